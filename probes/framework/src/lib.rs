@@ -1,0 +1,27 @@
+//! What every part of netsonde agrees on: probes, metrics, labels, events, namespaces, the catalogue.
+//!
+//! No I/O happens here. Probe crates depend on this one and never on each other.
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
+
+pub mod catalogue;
+pub mod event;
+pub mod label;
+pub mod metric;
+pub mod monotonic;
+pub mod probe;
+pub mod samples;
+pub mod setting;
+pub mod topology;
+
+pub use catalogue::Catalogue;
+pub use event::{Emitter, Event, EventDef, Severity};
+pub use label::{Bound, Label, LabelKind, Labels};
+pub use metric::{Counter, Gauge, Kind, MetricDef, Reference};
+pub use monotonic::{Folded, MonotonicSum};
+pub use probe::{
+    CollectError, HookState, HookStatus, NoData, Probe, ProbeInfo, ProbeSpec, StartError, Started, View,
+};
+pub use samples::{Limits, Samples, Value};
+pub use setting::{Fields, Interval};
+pub use topology::{Identity, Namespace, NetnsKey, NsId, Origin, Topology};
