@@ -1,0 +1,296 @@
+//! Finding network namespaces: from names (`/run/netns`) and from processes.
+//!
+//! A scan of a quiet machine costs two small reads: processes are only walked when one was started since the last
+//! scan, when young ones are about (a container runtime changes namespaces in its first moments), and now and then.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError};
+use std::{fs, io};
+
+use super::host::{Inner, Unreadable};
+use super::netns::Netns;
+use super::process::{self, Process};
+
+/// A namespace and what was found of it.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// The namespace, open.
+    pub netns: Arc<Netns>,
+    /// Whether it is the one that the machine started with.
+    pub host: bool,
+    /// Its names, sorted.
+    pub names: Vec<String>,
+    /// Its processes, sorted; without threads of the kernel.
+    pub processes: Arc<[u32]>,
+    /// The process that started first.
+    pub first: Option<Process>,
+    /// The cgroup paths of that process.
+    pub cgroups: Vec<String>,
+}
+
+/// The result of a scan.
+#[derive(Debug, Clone, Default)]
+pub struct Scan {
+    /// Every namespace that can be read.
+    pub found: Vec<Found>,
+    /// What could not be.
+    pub unreadable: Unreadable,
+}
+
+/// A process is looked at in every scan until it was seen this often; then in one of [`RARELY`].
+const YOUNG: u32 = 10;
+const RARELY: u32 = 30;
+
+#[derive(Debug)]
+struct Known {
+    process: Process,
+    /// `Err` where we may not look.
+    inode: Result<u64, i32>,
+    /// Its inode number below /proc.
+    entry: u64,
+    seen: u32,
+}
+
+#[derive(Debug)]
+struct Entry {
+    netns: Arc<Netns>,
+    /// The name or process whose end releases it.
+    tie: Tie,
+    cgroups: Vec<String>,
+    first: Option<u32>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Tie {
+    Name(PathBuf, String),
+    Process(u32),
+    /// A frozen tree, or the agent's own namespace, which it keeps alive anyway.
+    None,
+}
+
+/// What is remembered from scan to scan.
+#[derive(Debug, Default)]
+pub(super) struct Scanner {
+    processes: BTreeMap<u32, Known>,
+    entries: HashMap<u64, Entry>,
+    scans: u32,
+    load: Option<String>,
+    young: bool,
+}
+
+#[derive(Default)]
+struct Wanted {
+    names: Vec<(PathBuf, String)>,
+    processes: Vec<u32>,
+}
+
+impl Scanner {
+    pub(super) fn scan(&mut self, host: &Inner) -> io::Result<Scan> {
+        self.scans = self.scans.wrapping_add(1);
+        self.walk(host)?;
+        let mut wanted = self.wanted(host);
+        let host_inode = self.host_inode(host);
+        // A namespace that has neither name nor process is the agent's own, when all of its processes are hidden.
+        if let Some(own) = host.own_inode {
+            wanted.entry(own).or_default();
+        }
+
+        self.drop_gone(host, &wanted);
+        let mut scan = Scan { unreadable: self.unreadable_processes(), ..Scan::default() };
+        for (inode, want) in wanted {
+            if let Err(error) = self.open(host, inode, &want) {
+                if error.kind() != io::ErrorKind::NotFound {
+                    scan.unreadable.namespaces += 1;
+                    scan.unreadable
+                        .why
+                        .get_or_insert_with(|| format!("network namespace net:[{inode}]: {error}"));
+                }
+                continue;
+            }
+            scan.found.extend(self.found(host, inode, want, host_inode));
+        }
+        Ok(scan)
+    }
+
+    /// Brings `processes` up to date.
+    fn walk(&mut self, host: &Inner) -> io::Result<()> {
+        let proc = host.paths.proc.as_path();
+        // The last field is the number of the last process that was made, the fourth how many there are.
+        let load = fs::read_to_string(proc.join("loadavg"))
+            .ok()
+            .map(|text| text.split_whitespace().skip(4).collect::<String>());
+        let quiet = load.is_some() && load == self.load && !self.young && !self.scans.is_multiple_of(RARELY);
+        self.load = load;
+        if quiet {
+            self.look_at_ties(proc);
+            return Ok(());
+        }
+        let listed = process::list(proc)?;
+        let present: HashSet<u32> = listed.iter().map(|(pid, _)| *pid).collect();
+        self.processes.retain(|pid, _| present.contains(pid));
+        self.young = false;
+        for (pid, entry) in listed {
+            let known = self.processes.get_mut(&pid);
+            if let Some(known) = known
+                && known.entry == entry
+            {
+                known.seen = known.seen.saturating_add(1);
+                if known.seen < YOUNG {
+                    self.young = true;
+                    // Its program and its cgroup may have changed too.
+                    if let Ok(process) = Process::read(proc, pid) {
+                        known.process = process;
+                    }
+                }
+                if known.seen < YOUNG || (pid.wrapping_add(self.scans)).is_multiple_of(RARELY) {
+                    known.inode = inode_of(proc, &known.process);
+                }
+                continue;
+            }
+            let Ok(process) = Process::read(proc, pid) else { continue };
+            self.young = true;
+            let inode = inode_of(proc, &process);
+            self.processes.insert(pid, Known { process, inode, entry, seen: 0 });
+        }
+        self.look_at_ties(proc);
+        Ok(())
+    }
+
+    /// The processes that namespaces are tied to are looked at each time: one that moved holds nothing any more.
+    fn look_at_ties(&mut self, proc: &Path) {
+        for entry in self.entries.values() {
+            if let Tie::Process(pid) = entry.tie
+                && let Some(known) = self.processes.get_mut(&pid)
+            {
+                known.inode = inode_of(proc, &known.process);
+            }
+        }
+    }
+
+    /// Names and processes by namespace.
+    fn wanted(&self, host: &Inner) -> BTreeMap<u64, Wanted> {
+        let mut wanted: BTreeMap<u64, Wanted> = BTreeMap::new();
+        for (pid, known) in &self.processes {
+            if let Ok(inode) = known.inode
+                && !known.process.of_kernel
+            {
+                wanted.entry(inode).or_default().processes.push(*pid);
+            }
+        }
+        if host.live {
+            for folder in &host.paths.netns {
+                // It may not exist yet; then the next scan tries again.
+                let _ = host.watch.folder(folder);
+                for (name, inode) in names(folder) {
+                    wanted.entry(inode).or_default().names.push((folder.clone(), name));
+                }
+            }
+        }
+        for want in wanted.values_mut() {
+            want.names.sort_by(|a, b| a.1.cmp(&b.1));
+        }
+        wanted
+    }
+
+    /// The namespace of process 1; where that may not be looked at, the agent's own.
+    fn host_inode(&self, host: &Inner) -> Option<u64> {
+        let first = self.processes.get(&1).and_then(|k| k.inode.ok());
+        first.or(host.own_inode)
+    }
+
+    fn unreadable_processes(&self) -> Unreadable {
+        let hidden = || self.processes.values().filter(|k| !k.process.of_kernel && k.inode.is_err());
+        let why = hidden().next().map(|k| {
+            let error = io::Error::from_raw_os_error(k.inode.err().unwrap_or_default());
+            format!("namespace of process {} ({}): {error}", k.process.pid, k.process.comm)
+        });
+        Unreadable { processes: hidden().count(), namespaces: 0, why }
+    }
+
+    fn drop_gone(&mut self, host: &Inner, wanted: &BTreeMap<u64, Wanted>) {
+        let processes = &self.processes;
+        self.entries.retain(|inode, entry| {
+            let holds = match &entry.tie {
+                Tie::Name(folder, name) => {
+                    wanted.get(inode).is_some_and(|w| w.names.iter().any(|(f, n)| f == folder && n == name))
+                }
+                Tie::Process(pid) => processes.get(pid).is_some_and(|k| k.inode == Ok(*inode)),
+                Tie::None => wanted.contains_key(inode),
+            };
+            let keep = holds && entry.netns.is_live();
+            if !keep {
+                host.close(&entry.netns);
+            }
+            keep
+        });
+        host.watch.tidy();
+        let mut open = host.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.retain(|_, netns| netns.is_live());
+    }
+
+    fn open(&mut self, host: &Inner, inode: u64, want: &Wanted) -> io::Result<()> {
+        if self.entries.contains_key(&inode) {
+            return Ok(());
+        }
+        let gone = || io::Error::from(io::ErrorKind::NotFound);
+        let first = self.first_of(want);
+        let (netns, tie) = if !host.live {
+            (host.open_tree(first.ok_or_else(gone)?, inode), Tie::None)
+        } else if host.own_inode == Some(inode) {
+            (host.open_live(Path::new("/proc/thread-self/ns/net"), inode)?, Tie::None)
+        } else if let Some((folder, name)) = want.names.first() {
+            let netns = host.open_live(&folder.join(name), inode)?;
+            host.watch.name(folder, name, &netns);
+            (netns, Tie::Name(folder.clone(), name.clone()))
+        } else {
+            let pid = first.ok_or_else(gone)?;
+            let netns = host.open_live(&host.paths.proc.join(format!("{pid}/ns/net")), inode)?;
+            if let Err(error) = host.tie_to_process(&netns, pid) {
+                host.close(&netns);
+                return Err(error);
+            }
+            (netns, Tie::Process(pid))
+        };
+        self.entries.insert(inode, Entry { netns, tie, cgroups: Vec::new(), first: None });
+        Ok(())
+    }
+
+    fn first_of(&self, want: &Wanted) -> Option<u32> {
+        let started = |pid: &&u32| self.processes.get(pid).map(|k| (k.process.started, **pid));
+        want.processes.iter().min_by_key(started).copied()
+    }
+
+    fn found(&mut self, host: &Inner, inode: u64, want: Wanted, host_inode: Option<u64>) -> Option<Found> {
+        let first = self.first_of(&want);
+        let young = first.and_then(|pid| self.processes.get(&pid)).is_some_and(|k| k.seen < YOUNG);
+        let entry = self.entries.get_mut(&inode)?;
+        if entry.first != first || young {
+            entry.first = first;
+            entry.cgroups = first.map(|pid| process::cgroups(&host.paths.proc, pid)).unwrap_or_default();
+        }
+        Some(Found {
+            netns: Arc::clone(&entry.netns),
+            host: Some(inode) == host_inode,
+            names: want.names.into_iter().map(|(_, name)| name).collect(),
+            first: first.and_then(|pid| Some(self.processes.get(&pid)?.process.clone())),
+            processes: want.processes.into(),
+            cgroups: entry.cgroups.clone(),
+        })
+    }
+}
+
+fn inode_of(proc: &Path, process: &Process) -> Result<u64, i32> {
+    process::netns_inode(proc, process.pid).map_err(|e| e.raw_os_error().unwrap_or(libc::EIO))
+}
+
+/// The names in a folder that are nsfs files, with their inode numbers.
+fn names(folder: &Path) -> Vec<(String, u64)> {
+    let Ok(nsfs) = rustix::fs::stat("/proc/thread-self/ns/net").map(|s| s.st_dev) else { return Vec::new() };
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    let named = entries.flatten().filter_map(|entry| {
+        let stat = rustix::fs::stat(entry.path()).ok()?;
+        (stat.st_dev == nsfs).then(|| Some((entry.file_name().into_string().ok()?, stat.st_ino)))?
+    });
+    named.collect()
+}
