@@ -1,0 +1,291 @@
+//! The settings. The doc comment on a setting is its manual: it becomes the schema's description, the reference
+//! page and the comments of the example file. Defaults are the `Default` impls and nowhere else.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::known::{Known, Part, find};
+
+/// A valid configuration: every default filled in, every alias resolved.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Address of the HTTP server; parses as `SocketAddr`.
+    pub listen: String,
+    /// Name of the node in labels and events; `None`: the kernel's host name.
+    pub node_name: Option<String>,
+    /// Names and labels of the metrics.
+    pub metrics: Metrics,
+    /// The probes to run, each name once.
+    pub probes: Vec<Wanted>,
+    /// The sinks that events go to, each name once.
+    pub sinks: Vec<Wanted>,
+    /// Where the kernel's files are.
+    pub paths: Paths,
+    /// How namespaces are found.
+    pub discovery: Discovery,
+}
+
+/// A probe or sink that the file asks for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Wanted {
+    /// The canonical name.
+    pub name: String,
+    /// An object as the file has it; defaults are for the part itself to fill in.
+    pub args: Value,
+}
+
+impl Config {
+    /// What an empty file gives: the probes that are on by default and no sinks.
+    pub fn default_for(known: &Known) -> Self {
+        File::default().into_config(known)
+    }
+}
+
+/// Configuration of netsonde. Every setting has a default; an unknown key is an error.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(title = "netsonde")]
+pub(crate) struct File {
+    /// Address and port of the HTTP server (`/metrics`, `/status`): an IPv4 address, or an IPv6 address in brackets,
+    /// then a port. `0.0.0.0:9102` listens on every IPv4 address, `[::]:9102` on every address.
+    pub(crate) listen: String,
+    /// Name of this node in labels and events. Without it, the kernel's host name.
+    #[schemars(length(min = 1, max = 253))]
+    node_name: Option<String>,
+    /// The probes to run: each a name, or `name` with `args`. Without this key, those that are on by default; `[]` runs
+    /// none. Each probe at most once.
+    probes: Option<Vec<Entry>>,
+    /// Where events go: each a name, or `name` with `args`. Without this key, nowhere. Each sink at most once.
+    sinks: Vec<Entry>,
+    /// Names and labels of the metrics.
+    metrics: Metrics,
+    /// Where the kernel's files are.
+    paths: Paths,
+    /// How network namespaces are found.
+    discovery: Discovery,
+}
+
+/// An entry of `probes` or `sinks`. Its real schema depends on the build and comes from `schema`.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(inline)]
+enum Entry {
+    Name(String),
+    WithArgs {
+        name: String,
+        #[serde(default)]
+        args: serde_json::Map<String, Value>,
+    },
+}
+
+/// Names and labels of the metrics.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Metrics {
+    /// Under which names metrics are exposed.
+    pub names: Names,
+    /// First word of every native metric name: `netsonde` gives `netsonde_tcp_retransmits_total`. Letters, digits and
+    /// underscores, not starting with a digit.
+    pub prefix: String,
+    /// Names of the three labels that every per-pod metric has. All different.
+    pub labels: LabelNames,
+    /// Labels with a constant value on every series, such as `cluster: prod`.
+    pub extra_labels: BTreeMap<String, String>,
+    /// Bounds on what one scrape may hold.
+    pub limits: Limits,
+}
+
+/// Under which names metrics are exposed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Names {
+    /// netsonde's own names, such as `netsonde_tcp_retransmits_total`.
+    #[default]
+    Native,
+    /// The names of the reference list only, for dashboards made for it.
+    Kubeskoop,
+    /// Each series under both names, at twice the size.
+    Both,
+}
+
+/// Names of the labels that say whose namespace a series belongs to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct LabelNames {
+    /// The label that holds the node's name.
+    pub node: String,
+    /// The label that holds the pod's Kubernetes namespace, `hostNetwork` for the host.
+    pub namespace: String,
+    /// The label that holds the pod's name, `hostNetwork` for the host.
+    pub pod: String,
+}
+
+/// Bounds on what one scrape may hold.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Most series that one probe may expose. What is beyond is left out and counted. 1 to 10000000.
+    #[schemars(range(min = 1, max = 10_000_000))]
+    pub series_per_probe: usize,
+}
+
+/// Where the kernel's files are.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Paths {
+    /// The host's procfs. In a container with its own, where the host's is mounted.
+    #[schemars(length(min = 1))]
+    pub proc: PathBuf,
+    /// Directories that hold named network namespaces. One that does not exist is skipped.
+    pub netns: Vec<PathBuf>,
+}
+
+/// How network namespaces are found.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Discovery {
+    /// How often processes are scanned for namespaces: a new pod is seen within this time. 100ms to 10s.
+    #[serde(with = "crate::duration")]
+    #[schemars(with = "crate::duration::Text", extend("formatMinimum" = "100ms", "formatMaximum" = "10s"))]
+    pub interval: Duration,
+}
+
+impl Default for File {
+    fn default() -> Self {
+        Self {
+            listen: "0.0.0.0:9102".to_owned(),
+            node_name: None,
+            probes: None,
+            sinks: Vec::new(),
+            metrics: Metrics::default(),
+            paths: Paths::default(),
+            discovery: Discovery::default(),
+        }
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            names: Names::default(),
+            prefix: "netsonde".to_owned(),
+            labels: LabelNames::default(),
+            extra_labels: BTreeMap::new(),
+            limits: Limits::default(),
+        }
+    }
+}
+
+impl Default for LabelNames {
+    fn default() -> Self {
+        Self {
+            node: "target_node".to_owned(),
+            namespace: "target_namespace".to_owned(),
+            pod: "target_pod".to_owned(),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { series_per_probe: 100_000 }
+    }
+}
+
+impl Default for Paths {
+    fn default() -> Self {
+        Self { proc: "/proc".into(), netns: vec!["/run/netns".into()] }
+    }
+}
+
+impl Default for Discovery {
+    fn default() -> Self {
+        Self { interval: Duration::from_secs(1) }
+    }
+}
+
+impl File {
+    /// Fills in what depends on the build. Entries that no part answers to keep their name; `rules` refuses them first.
+    pub(crate) fn into_config(self, known: &Known) -> Config {
+        let default_on = || {
+            let on = known.probes.iter().filter(|part| part.default_on);
+            on.map(|part| Entry::Name(part.name.to_owned())).collect()
+        };
+        Config {
+            listen: self.listen,
+            node_name: self.node_name,
+            metrics: self.metrics,
+            probes: resolve(self.probes.unwrap_or_else(default_on), &known.probes),
+            sinks: resolve(self.sinks, &known.sinks),
+            paths: self.paths,
+            discovery: self.discovery,
+        }
+    }
+}
+
+fn resolve(entries: Vec<Entry>, parts: &[Part]) -> Vec<Wanted> {
+    let wanted = entries.into_iter().map(|entry| {
+        let (name, args) = match entry {
+            Entry::Name(name) => (name, serde_json::Map::new()),
+            Entry::WithArgs { name, args } => (name, args),
+        };
+        let name = find(parts, &name).map_or(name, |part| part.name.to_owned());
+        Wanted { name, args: Value::Object(args) }
+    });
+    wanted.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture;
+
+    #[test]
+    fn an_empty_file_is_the_default() {
+        let known = fixture::known();
+        for text in ["", "\n", "# only a comment\n", "---\n", "{}\n", "null\n"] {
+            assert_eq!(crate::parse("a.yaml", text, &known), Ok(Config::default_for(&known)), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn default_probes_are_those_that_say_so() {
+        let config = Config::default_for(&fixture::known());
+        let names: Vec<_> = config.probes.iter().map(|probe| probe.name.as_str()).collect();
+        assert_eq!(names, ["conntrack", "tcpext", "net_softirq"]);
+        assert!(config.sinks.is_empty());
+    }
+
+    #[test]
+    fn an_empty_list_of_probes_runs_none() {
+        let config = crate::parse("a.yaml", "probes: []\n", &fixture::known()).expect("the file is valid");
+        assert!(config.probes.is_empty());
+    }
+
+    #[test]
+    fn every_setting_reaches_the_model() {
+        let config = crate::parse("a.yaml", fixture::FULL, &fixture::known()).expect("the file is valid");
+        let names: Vec<_> = config.probes.iter().map(|probe| probe.name.as_str()).collect();
+        assert_eq!(names, ["tcpext", "net_softirq", "flow"]);
+        assert_eq!(
+            config.probes[0].args,
+            serde_json::json!({"fields": ["ListenDrops"], "interval": "1m30s"})
+        );
+        assert_eq!(config.probes[1].args, serde_json::json!({}));
+        assert_eq!(config.sinks[0].name, "loki");
+        assert_eq!(config.listen, "[::]:9000");
+        assert_eq!(config.node_name.as_deref(), Some("node-1"));
+        assert_eq!(config.metrics.names, Names::Both);
+        assert_eq!(config.metrics.labels.pod, "pod");
+        assert_eq!(config.metrics.labels.node, "target_node");
+        assert_eq!(config.metrics.extra_labels["cluster"], "prod");
+        assert_eq!(config.metrics.limits.series_per_probe, 10);
+        assert_eq!(config.paths.netns, [PathBuf::from("/x")]);
+        assert_eq!(config.discovery.interval, Duration::from_millis(500));
+    }
+}
