@@ -1,0 +1,37 @@
+//! docs/reference/events.md.
+
+use std::fmt::Write as _;
+
+use netsonde_framework::{Catalogue, Severity};
+
+use super::cell;
+
+/// The page.
+pub fn page(catalogue: &Catalogue) -> String {
+    let mut out = String::from("# Events\n\nMade by `make docs` from the code; do not edit.\n");
+    let mut any = false;
+    for probe in catalogue.probes().filter(|p| !p.events.is_empty()) {
+        any = true;
+        let _ =
+            write!(out, "\n## {}\n\n| type | severity | meaning | fields |\n|---|---|---|---|\n", probe.name);
+        for event in probe.events {
+            let severity = match event.severity {
+                Severity::Info => "info",
+                Severity::Warning => "warning",
+            };
+            let fields: Vec<String> =
+                event.fields.iter().map(|(n, help)| format!("`{n}`: {}", cell(help))).collect();
+            let _ = writeln!(
+                out,
+                "| `{}` | {severity} | {} | {} |",
+                event.name,
+                cell(event.help),
+                fields.join("; ")
+            );
+        }
+    }
+    if !any {
+        out.push_str("\nNo probe of this build makes events: those that do read the kernel through eBPF.\n");
+    }
+    out
+}

@@ -1,0 +1,118 @@
+//! Taking a configuration, at the start and later: one path for both.
+//!
+//! [`Agent::reconcile`] resolves everything first, starts what is new before it drops what is old, and changes
+//! nothing when any part is refused.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use netsonde_config::{Config, Known};
+use netsonde_framework::Limits;
+use netsonde_probes::os::Paths;
+use tokio::sync::watch;
+
+use crate::discovery::Discovery;
+use crate::node;
+use crate::scrape::Style;
+use crate::supervisor::Supervisor;
+
+/// What became of the configurations so far.
+#[derive(Debug, Default)]
+pub struct Reloads {
+    pub taken: u64,
+    pub refused: u64,
+    /// Seconds since 1970.
+    pub taken_at: f64,
+    /// Why the file as it is now is not in force.
+    pub problem: Option<String>,
+}
+
+/// The parts that a configuration governs.
+pub struct Agent {
+    pub known: Known,
+    pub file: Option<PathBuf>,
+    /// `--listen`, which wins over the file.
+    pub listen: Option<SocketAddr>,
+    pub paths: Paths,
+    pub discovery: Discovery,
+    pub supervisor: Arc<Mutex<Supervisor>>,
+    pub style: Arc<Mutex<Arc<Style>>>,
+    pub reloads: Arc<Mutex<Reloads>>,
+    pub address: watch::Sender<SocketAddr>,
+}
+
+/// The folders and the procfs of a configuration.
+pub fn paths(config: &Config) -> Paths {
+    Paths { proc: config.paths.proc.clone(), netns: config.paths.netns.clone() }
+}
+
+/// How pages are written with this configuration.
+pub fn style(config: &Config) -> Style {
+    Style { node: node::name(config.node_name.as_deref()), metrics: config.metrics.clone() }
+}
+
+/// The limits of one scrape.
+pub fn limits(config: &Config) -> Limits {
+    Limits { series: config.metrics.limits.series_per_probe }
+}
+
+/// The configuration in `file`, or the defaults without one.
+pub fn load(file: Option<&Path>, known: &Known) -> Result<Config, netsonde_config::LoadError> {
+    file.map_or_else(|| Ok(Config::default_for(known)), |file| netsonde_config::load(file, known))
+}
+
+impl Agent {
+    /// Reads the file anew and takes it. A file that is refused changes nothing and is told in the log, in
+    /// `/status` and in a metric.
+    pub fn reload(&self) {
+        let loaded = load(self.file.as_deref(), &self.known).map_err(|error| error.to_string());
+        match loaded.and_then(|config| self.reconcile(&config)) {
+            Ok(()) => tracing::info!("the configuration is in force"),
+            Err(problem) => {
+                tracing::error!("the configuration was refused, nothing was changed: {problem}");
+                let mut reloads = self.reloads.lock().unwrap_or_else(PoisonError::into_inner);
+                reloads.refused += 1;
+                reloads.problem = Some(problem);
+            }
+        }
+    }
+
+    /// Makes this configuration be in force, or says why not.
+    pub fn reconcile(&self, config: &Config) -> Result<(), String> {
+        if paths(config) != self.paths {
+            return Err("paths cannot change while the agent runs; restart it".into());
+        }
+        let listen = match self.listen {
+            Some(listen) => listen,
+            None => {
+                config.listen.parse().map_err(|_| format!("listen: {} is no address:port", config.listen))?
+            }
+        };
+        // A new address is tried before anything else changes.
+        let moved = *self.address.borrow() != listen;
+        if moved && let Err(error) = std::net::TcpListener::bind(listen) {
+            return Err(format!("cannot listen on {listen}: {error}"));
+        }
+        self.supervisor
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .reconcile(&config.probes, limits(config))?;
+        self.discovery.set_interval(config.discovery.interval);
+        *self.style.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(style(config));
+        if moved {
+            self.address.send_replace(listen);
+        }
+        if !config.sinks.is_empty() {
+            tracing::warn!(
+                "sinks are read and checked, and get nothing: no probe of this build makes events"
+            );
+        }
+        let mut reloads = self.reloads.lock().unwrap_or_else(PoisonError::into_inner);
+        reloads.taken += 1;
+        reloads.taken_at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64());
+        reloads.problem = None;
+        Ok(())
+    }
+}

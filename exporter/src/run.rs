@@ -1,0 +1,130 @@
+//! The assembly: every part of the agent, in the order in which it starts.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use netsonde_probes::os::Host;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+
+use crate::cli::Failure;
+use crate::discovery::Discovery;
+use crate::reload::{self, Agent, Reloads};
+use crate::scrape::{Format, Scraper};
+use crate::selfmetrics::SelfMetrics;
+use crate::status::Status;
+use crate::supervisor::Supervisor;
+use crate::{http, parts, scrape};
+
+/// Runs until SIGTERM or SIGINT.
+pub fn run(file: Option<&Path>, listen: Option<SocketAddr>) -> Result<(), Failure> {
+    // Watched before it is read, so that no change in between is missed.
+    let (reload, mut wanted) = mpsc::channel::<()>(1);
+    let _watch = file.map(|file| watch_file(file, reload.clone())).transpose()?;
+    let ((host, changes), catalogue, config) = prepare(file)?;
+    let known = parts::known(&catalogue);
+    let catalogue = Arc::new(catalogue);
+
+    let discovery = Discovery::new(host).context("cannot look for network namespaces")?;
+    let supervisor = Arc::new(Mutex::new(Supervisor::new(Arc::clone(&catalogue), discovery.clone())));
+    let style = Arc::new(Mutex::new(Arc::new(reload::style(&config))));
+    let reloads = Arc::new(Mutex::new(Reloads::default()));
+    let own = Arc::new(SelfMetrics::new(discovery.clone(), Arc::clone(&reloads)));
+
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start tokio")?;
+    runtime
+        .block_on(async {
+            let address = match listen {
+                Some(listen) => listen,
+                None => config.listen.parse().with_context(|| format!("listen: {}", config.listen))?,
+            };
+            let listener = http::bind(address).await?;
+            let (address, addresses) = watch::channel(address);
+            let agent = Arc::new(Agent {
+                known,
+                file: file.map(Path::to_owned),
+                listen,
+                paths: reload::paths(&config),
+                discovery: discovery.clone(),
+                supervisor: Arc::clone(&supervisor),
+                style: Arc::clone(&style),
+                reloads: Arc::clone(&reloads),
+                address,
+            });
+            agent.reconcile(&config).map_err(|why| Failure { code: 1, error: anyhow::anyhow!(why) })?;
+            discovery.follow(changes).context("cannot start a thread")?;
+            let scraper = Scraper::start(supervisor, style, own).context("cannot start a thread")?;
+            let status = Status { agent: Arc::clone(&agent) };
+
+            let server = tokio::spawn(http::serve(listener, addresses, http::Routes { scraper, status }));
+            tracing::info!(namespaces = discovery.topology().len(), "netsonde runs");
+
+            let mut hangup = signal(SignalKind::hangup()).context("cannot take SIGHUP")?;
+            let mut terminate = signal(SignalKind::terminate()).context("cannot take SIGTERM")?;
+            let mut interrupt = signal(SignalKind::interrupt()).context("cannot take SIGINT")?;
+            loop {
+                tokio::select! {
+                    _ = terminate.recv() => break,
+                    _ = interrupt.recv() => break,
+                    _ = hangup.recv() => { let _ = reload.try_send(()); }
+                    Some(()) = wanted.recv() => {
+                        let agent = Arc::clone(&agent);
+                        // Starting probes may block; serving goes on meanwhile.
+                        let _ = tokio::task::spawn_blocking(move || agent.reload()).await;
+                    }
+                }
+            }
+            tracing::info!("netsonde stops");
+            server.abort();
+            Ok(())
+        })
+        .inspect(|()| runtime.shutdown_timeout(Duration::from_millis(500)))
+}
+
+fn watch_file(file: &Path, reload: mpsc::Sender<()>) -> anyhow::Result<netsonde_config::Watch> {
+    let watch = netsonde_config::Watch::new(file, move || {
+        // A full channel means that a reload is already on its way.
+        let _ = reload.try_send(());
+    })
+    .with_context(|| format!("cannot watch {}", file.display()))?;
+    if let Some(why) = watch.only_polls() {
+        tracing::warn!(why, "changes of the configuration file are noticed only every 10 s");
+    }
+    Ok(watch)
+}
+
+/// One page, without a server.
+pub fn scrape_once(file: Option<&Path>, format: Format, own: bool) -> Result<String, Failure> {
+    let (host, catalogue, config) = prepare(file)?;
+    let discovery = Discovery::new(host.0).context("cannot look for network namespaces")?;
+    let supervisor = Mutex::new(Supervisor::new(Arc::new(catalogue), discovery.clone()));
+    supervisor
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+        .reconcile(&config.probes, reload::limits(&config))
+        .map_err(|why| Failure { code: 1, error: anyhow::anyhow!(why) })?;
+    let own = own.then(|| SelfMetrics::new(discovery, Arc::default()));
+    let page =
+        scrape::page(&supervisor, &reload::style(&config), own.as_ref(), Instant::now() + http::WITHIN)
+            .context("the page could not be encoded")?;
+    Ok(String::from_utf8_lossy(page.body(format)).into_owned())
+}
+
+type Prepared =
+    ((Host, netsonde_probes::os::Changes), netsonde_framework::Catalogue, netsonde_config::Config);
+
+/// Reads the configuration and opens the machine that it names.
+fn prepare(file: Option<&Path>) -> Result<Prepared, Failure> {
+    // The catalogue names the probes that the configuration may use, and the configuration names the /proc that
+    // they read: it is read first against a catalogue that starts nothing.
+    let (offline, _) =
+        Host::new(netsonde_probes::os::Paths::default()).context("cannot look at this machine")?;
+    let config = reload::load(file, &parts::known(&parts::catalogue(&offline)))?;
+    let host = Host::new(reload::paths(&config)).context("cannot look at this machine")?;
+    let catalogue = parts::catalogue(&host.0);
+    Ok((host, catalogue, config))
+}

@@ -1,0 +1,203 @@
+//! What the agent tells of itself: its probes, its namespaces, its configuration, its cost.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use netsonde_framework::{CollectError, Kind};
+
+use crate::discovery::Discovery;
+use crate::reload::Reloads;
+use crate::supervisor::{State, Supervisor};
+
+/// The description of one of these metrics.
+#[derive(Debug, Clone, Copy)]
+pub struct OwnDef {
+    /// Without prefix and `_total`; one that begins with `process_` has no prefix.
+    pub name: &'static str,
+    pub kind: Kind,
+    pub help: &'static str,
+    pub labels: &'static [&'static str],
+}
+
+macro_rules! own {
+    ($($name:ident = $metric:literal, $kind:ident, [$($label:literal),*], $help:literal;)+) => {
+        $(static $name: OwnDef = OwnDef { name: $metric, kind: Kind::$kind, help: $help, labels: &[$($label),*] };)+
+        /// All of them, for the reference.
+        pub static ALL: &[&OwnDef] = &[$(&$name),+];
+    };
+}
+
+own! {
+    BUILD_INFO = "build_info", Gauge, ["version"], "Always 1; the labels tell the build.";
+    PROBE_STATE = "probe_state", Gauge, ["probe", "state"], "1 for the state that the probe is in: running, unsupported, failed or stuck.";
+    PROBE_SUCCESS = "probe_success", Gauge, ["probe"], "1 when the last collection of the probe was whole.";
+    PROBE_COLLECT = "probe_collect_seconds", Gauge, ["probe"], "How long the last collection of the probe took.";
+    PROBE_CPU = "probe_collect_cpu_seconds", Counter, ["probe"], "CPU time of all collections of the probe.";
+    PROBE_FAILURES = "probe_failures", Counter, ["probe", "reason"], "Collections of the probe that were not whole, by reason.";
+    PROBE_RESTARTS = "probe_restarts", Counter, ["probe"], "How often the probe was started again after it broke.";
+    PROBE_SERIES = "probe_series", Gauge, ["probe"], "Series that the probe gave to the last scrape.";
+    PROBE_REFUSED = "probe_refused_series", Counter, ["probe"], "Series that were left out because the probe had reached metrics.limits.series_per_probe.";
+    NAMESPACES = "namespaces", Gauge, ["origin"], "Network namespaces that are read, by where their name comes from.";
+    UNREADABLE_NS = "namespaces_unreadable", Gauge, [], "Network namespaces that are known and cannot be entered.";
+    UNREADABLE_PROCESSES = "processes_unreadable", Gauge, [], "Processes whose network namespace cannot be told; a namespace that has only such processes and no name is not found.";
+    SCANS = "discovery_scans", Counter, [], "Searches for network namespaces.";
+    SCAN_FAILURES = "discovery_failures", Counter, [], "Searches for network namespaces that failed; the last known ones stay.";
+    SCAN_SECONDS = "discovery_scan_seconds", Gauge, [], "How long the last search for network namespaces took.";
+    SCAN_AGE = "discovery_age_seconds", Gauge, [], "Time since the last search for network namespaces that worked.";
+    SCRAPES = "scrapes", Counter, [], "Pages that were made.";
+    SCRAPES_SHARED = "scrapes_shared", Counter, [], "Scrapes that got a page which another one had asked for.";
+    GATHER_SECONDS = "scrape_gather_seconds", Gauge, [], "How long gathering the values of this page took.";
+    RELOADS = "config_reloads", Counter, ["result"], "Configurations that were taken (ok) or refused (refused) since the start.";
+    RELOAD_OK = "config_last_reload_successful", Gauge, [], "1 when the configuration file as it is now is in force.";
+    RELOAD_TIME = "config_last_reload_success_timestamp_seconds", Gauge, [], "When a configuration was last taken, in seconds since 1970.";
+    CPU = "process_cpu_seconds", Counter, [], "CPU time of the agent, user and system.";
+    RSS = "process_resident_memory_bytes", Gauge, [], "Memory of the agent that is in RAM.";
+    VSZ = "process_virtual_memory_bytes", Gauge, [], "Address space of the agent.";
+    FDS = "process_open_fds", Gauge, [], "Open file descriptors of the agent.";
+    MAX_FDS = "process_max_fds", Gauge, [], "The most file descriptors that the agent may open.";
+    THREADS = "process_threads", Gauge, [], "Threads of the agent.";
+    STARTED = "process_start_time_seconds", Gauge, [], "When the agent started, in seconds since 1970.";
+}
+
+type Rows = Vec<(Vec<(&'static str, String)>, f64)>;
+
+/// One of these metrics with its values.
+#[derive(Debug)]
+pub struct OwnFamily {
+    pub def: &'static OwnDef,
+    pub name: String,
+    pub rows: Rows,
+}
+
+/// Where the values come from.
+pub struct SelfMetrics {
+    discovery: Discovery,
+    reloads: Arc<Mutex<Reloads>>,
+    scrapes: AtomicU64,
+    shared: AtomicU64,
+}
+
+impl SelfMetrics {
+    pub fn new(discovery: Discovery, reloads: Arc<Mutex<Reloads>>) -> Self {
+        Self { discovery, reloads, scrapes: AtomicU64::new(0), shared: AtomicU64::new(0) }
+    }
+
+    pub fn scraped(&self) {
+        self.scrapes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn shared(&self) {
+        self.shared.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// All values now; `gather` is how long this page's gathering took.
+    pub fn families(&self, supervisor: &Mutex<Supervisor>, gather: Duration) -> Vec<OwnFamily> {
+        let mut out = Families::default();
+        out.add(&BUILD_INFO, vec![("version", env!("CARGO_PKG_VERSION").into())], 1.0);
+        probes(&mut out, &supervisor.lock().unwrap_or_else(PoisonError::into_inner));
+        self.discovery(&mut out);
+        out.add(&SCRAPES, vec![], self.scrapes.load(Ordering::Relaxed) as f64);
+        out.add(&SCRAPES_SHARED, vec![], self.shared.load(Ordering::Relaxed) as f64);
+        out.add(&GATHER_SECONDS, vec![], gather.as_secs_f64());
+        {
+            let reloads = self.reloads.lock().unwrap_or_else(PoisonError::into_inner);
+            out.add(&RELOADS, vec![("result", "ok".into())], reloads.taken as f64);
+            out.add(&RELOADS, vec![("result", "refused".into())], reloads.refused as f64);
+            out.add(&RELOAD_OK, vec![], f64::from(u8::from(reloads.problem.is_none())));
+            out.add(&RELOAD_TIME, vec![], reloads.taken_at);
+        }
+        process(&mut out);
+        out.0
+    }
+
+    fn discovery(&self, out: &mut Families) {
+        let topology = self.discovery.topology();
+        let mut origins = std::collections::BTreeMap::<&str, u32>::new();
+        for (_, ns) in topology.iter() {
+            *origins.entry(ns.origin.text()).or_default() += 1;
+        }
+        for (origin, count) in origins {
+            out.add(&NAMESPACES, vec![("origin", origin.into())], f64::from(count));
+        }
+        let last = self.discovery.last();
+        out.add(&UNREADABLE_NS, vec![], last.unreadable.namespaces as f64);
+        out.add(&UNREADABLE_PROCESSES, vec![], last.unreadable.processes as f64);
+        out.add(&SCANS, vec![], last.scans as f64);
+        out.add(&SCAN_FAILURES, vec![], last.failures as f64);
+        out.add(&SCAN_SECONDS, vec![], last.seconds);
+        if let Some(at) = last.at {
+            out.add(&SCAN_AGE, vec![], at.elapsed().as_secs_f64());
+        }
+    }
+}
+
+#[derive(Default)]
+struct Families(Vec<OwnFamily>);
+
+impl Families {
+    fn add(&mut self, def: &'static OwnDef, labels: Vec<(&'static str, String)>, value: f64) {
+        debug_assert!(
+            labels.iter().map(|(name, _)| *name).eq(def.labels.iter().copied()),
+            "labels of {}",
+            def.name
+        );
+        if let Some(family) = self.0.iter_mut().find(|f| std::ptr::eq(f.def, def)) {
+            family.rows.push((labels, value));
+            return;
+        }
+        let name = name_of(def);
+        self.0.push(OwnFamily { def, name, rows: vec![(labels, value)] });
+    }
+}
+
+/// The name in the exposition, without `_total`.
+pub fn name_of(def: &OwnDef) -> String {
+    if def.name.starts_with("process_") && def.name != UNREADABLE_PROCESSES.name {
+        def.name.into()
+    } else {
+        format!("netsonde_{}", def.name)
+    }
+}
+
+fn probes(out: &mut Families, supervisor: &Supervisor) {
+    for (info, state, record, _) in supervisor.records() {
+        let probe = || ("probe", info.name.to_owned());
+        for name in State::ALL {
+            let value = f64::from(u8::from(name == state.text()));
+            out.add(&PROBE_STATE, vec![probe(), ("state", name.into())], value);
+        }
+        out.add(&PROBE_SUCCESS, vec![probe()], f64::from(u8::from(record.success)));
+        out.add(&PROBE_COLLECT, vec![probe()], record.wall.as_secs_f64());
+        out.add(&PROBE_CPU, vec![probe()], record.cpu.as_secs_f64());
+        for reason in CollectError::REASONS {
+            let count = record.failures.get(reason).copied().unwrap_or_default();
+            out.add(&PROBE_FAILURES, vec![probe(), ("reason", (*reason).into())], count as f64);
+        }
+        out.add(&PROBE_RESTARTS, vec![probe()], record.restarts as f64);
+        out.add(&PROBE_SERIES, vec![probe()], record.series as f64);
+        out.add(&PROBE_REFUSED, vec![probe()], record.refused as f64);
+    }
+}
+
+/// What /proc/self tells is left out where it cannot be read.
+fn process(out: &mut Families) {
+    let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    out.add(&CPU, vec![], cpu.tv_sec as f64 + cpu.tv_nsec as f64 / 1e9);
+    let Ok(own) = procfs::process::Process::myself() else { return };
+    let ticks = procfs::ticks_per_second() as f64;
+    if let Ok(stat) = own.stat() {
+        out.add(&RSS, vec![], (stat.rss * procfs::page_size()) as f64);
+        out.add(&VSZ, vec![], stat.vsize as f64);
+        out.add(&THREADS, vec![], stat.num_threads as f64);
+        if let Ok(boot) = procfs::boot_time_secs() {
+            out.add(&STARTED, vec![], boot as f64 + stat.starttime as f64 / ticks);
+        }
+    }
+    if let Ok(count) = own.fd_count() {
+        out.add(&FDS, vec![], count as f64);
+    }
+    if let Some(most) = rustix::process::getrlimit(rustix::process::Resource::Nofile).current {
+        out.add(&MAX_FDS, vec![], most as f64);
+    }
+}

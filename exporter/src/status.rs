@@ -1,0 +1,84 @@
+//! `/status`: what the agent does right now, as JSON.
+
+use std::sync::{Arc, PoisonError};
+
+use netsonde_framework::{HookState, HookStatus};
+use serde_json::{Value, json};
+
+use crate::reload::Agent;
+
+#[derive(Clone)]
+pub struct Status {
+    pub agent: Arc<Agent>,
+}
+
+impl Status {
+    pub fn json(&self) -> String {
+        let agent = &self.agent;
+        let probes: Vec<Value> = agent
+            .supervisor
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .records()
+            .map(|(info, state, record, hooks)| {
+                json!({
+                    "name": info.name,
+                    "state": state.text(),
+                    "reason": state.reason(),
+                    "series": record.series,
+                    "refused_series": record.refused,
+                    "collect_seconds": record.wall.as_secs_f64(),
+                    "last_error": record.last_error,
+                    "hooks": hooks.iter().map(hook).collect::<Vec<_>>(),
+                })
+            })
+            .collect();
+        let topology = agent.discovery.topology();
+        let namespaces: Vec<Value> = topology
+            .iter()
+            .map(|(_, ns)| {
+                json!({
+                    "namespace": ns.identity.namespace,
+                    "pod": ns.identity.pod,
+                    "origin": ns.origin.text(),
+                    "inode": ns.inode,
+                    "cookie": ns.key.0,
+                    "processes": ns.processes.len(),
+                })
+            })
+            .collect();
+        let last = agent.discovery.last();
+        let style = Arc::clone(&agent.style.lock().unwrap_or_else(PoisonError::into_inner));
+        let reloads = agent.reloads.lock().unwrap_or_else(PoisonError::into_inner);
+        let status = json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "node": style.node,
+            "kernel": rustix::system::uname().release().to_string_lossy(),
+            "config": {
+                "file": agent.file,
+                "in_force": reloads.problem.is_none(),
+                "problem": reloads.problem,
+                "taken": reloads.taken,
+                "refused": reloads.refused,
+                "taken_at": reloads.taken_at,
+            },
+            "probes": probes,
+            "namespaces": namespaces,
+            "unreadable": {
+                "namespaces": last.unreadable.namespaces,
+                "processes": last.unreadable.processes,
+                "why": last.unreadable.why,
+            },
+        });
+        format!("{status:#}\n")
+    }
+}
+
+fn hook(hook: &HookStatus) -> Value {
+    let (state, how) = match &hook.state {
+        HookState::Attached(how) => ("attached", (*how).to_owned()),
+        HookState::Unsupported(why) => ("unsupported", why.clone()),
+        HookState::Failed(why) => ("failed", why.clone()),
+    };
+    json!({ "name": hook.name, "state": state, "how": how })
+}
