@@ -19,7 +19,7 @@ Exit codes:
 
 /// Tells which pod loses packets and why, who resets connections, where the kernel is slow, which queue is full.
 #[derive(Debug, Parser)]
-#[command(name = "netsonde", version, about, after_help = EXIT_CODES)]
+#[command(name = "netsonde", bin_name = "netsonde", version, after_help = EXIT_CODES)]
 pub struct Cli {
     /// How much to log to stderr: error, warn, info, debug or trace; or a filter like `netsonde=debug`.
     #[arg(long, global = true, default_value = "info", env = "NETSONDE_LOG", value_name = "LEVEL")]
@@ -108,7 +108,8 @@ impl From<anyhow::Error> for Failure {
 impl From<LoadError> for Failure {
     fn from(error: LoadError) -> Self {
         let code = if matches!(error, LoadError::Read { .. }) { 3 } else { 1 };
-        Self { code, error: error.into() }
+        // Its text names the cause already; as a source it would be said twice.
+        Self { code, error: anyhow::Error::msg(error.to_string()) }
     }
 }
 

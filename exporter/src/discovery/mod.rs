@@ -46,12 +46,7 @@ impl Discovery {
     pub fn follow(&self, changes: Changes) -> std::io::Result<()> {
         let discovery = self.clone();
         thread::Builder::new().name("discovery".into()).spawn(move || {
-            // Read in a statement of its own: the lock must not be held while waiting.
-            let interval = || {
-                let interval = discovery.lock().interval;
-                interval
-            };
-            while changes.wait(interval()) {
+            while changes.wait(discovery.interval()) {
                 // A runtime makes a namespace in several steps; one scan a moment later sees them all.
                 thread::sleep(Duration::from_millis(20));
                 if let Err(error) = discovery.scan() {
@@ -60,6 +55,10 @@ impl Discovery {
             }
         })?;
         Ok(())
+    }
+
+    fn interval(&self) -> Duration {
+        self.lock().interval
     }
 
     /// How long to wait between scans.

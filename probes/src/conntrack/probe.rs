@@ -90,7 +90,12 @@ struct Conntrack {
 
 fn start(args: &serde_json::Value, host: &Host) -> Started {
     let NoSettings {} = StartError::settings(args)?;
-    Ok(Box::new(Conntrack { host: host.clone(), kept: HashMap::new(), missing_until: None, buf: Vec::new() }))
+    let mut probe =
+        Conntrack { host: host.clone(), kept: HashMap::new(), missing_until: None, buf: Vec::new() };
+    if probe.is_loaded() {
+        probe.may_ask()?;
+    }
+    Ok(Box::new(probe))
 }
 
 impl Probe for Conntrack {
@@ -128,6 +133,19 @@ impl Conntrack {
         self.host.is_live()
             && self.missing_until.is_none_or(|until| Instant::now() >= until)
             && SIGNS.iter().any(|sign| self.host.proc().join(sign).exists())
+    }
+
+    /// Asks the agent's own namespace: without the right to, it would be the same answer in every one.
+    fn may_ask(&mut self) -> Result<(), StartError> {
+        let mut netlink = Netlink::open(Protocol::Netfilter)
+            .map_err(|error| StartError::Unsupported(format!("cannot open NETLINK_NETFILTER: {error}")))?;
+        match ask(&mut netlink, &mut self.buf) {
+            Err(error @ CollectError::Netlink { .. }) if is_forbidden(&error) => {
+                Err(StartError::Unsupported(error.to_string()))
+            }
+            // Anything else is told by the scrape that meets it.
+            _ => Ok(()),
+        }
     }
 
     /// Appends the series of a namespace that uses connection tracking; the host's always.
@@ -193,6 +211,10 @@ fn is_missing(error: &io::Error) -> bool {
         error.raw_os_error(),
         Some(libc::EINVAL | libc::ENOENT | libc::EOPNOTSUPP | libc::EPROTONOSUPPORT)
     )
+}
+
+fn is_forbidden(error: &CollectError) -> bool {
+    matches!(error, CollectError::Netlink { source, .. } if source.kind() == io::ErrorKind::PermissionDenied)
 }
 
 /// Says what is missing where the kernel only says no.

@@ -98,18 +98,19 @@ impl Scanner {
 
         self.drop_gone(host, &wanted);
         let mut scan = Scan { unreadable: self.unreadable_processes(), ..Scan::default() };
+        let mut refused = None;
         for (inode, want) in wanted {
             if let Err(error) = self.open(host, inode, &want) {
                 if error.kind() != io::ErrorKind::NotFound {
                     scan.unreadable.namespaces += 1;
-                    scan.unreadable
-                        .why
-                        .get_or_insert_with(|| format!("network namespace net:[{inode}]: {error}"));
+                    refused.get_or_insert_with(|| format!("network namespace net:[{inode}]: {error}"));
                 }
                 continue;
             }
             scan.found.extend(self.found(host, inode, want, host_inode));
         }
+        // A namespace that cannot be entered is the worse news.
+        scan.unreadable.why = refused.or(scan.unreadable.why);
         Ok(scan)
     }
 

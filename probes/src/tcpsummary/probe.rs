@@ -52,6 +52,7 @@ const MOST_LISTENERS: usize = 256;
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
     /// How often the sockets are read; scrapes in between report the last reading. Default 15s, at least 1s.
+    #[schemars(extend("formatMinimum" = "1s"))]
     interval: Interval,
     /// How many listening addresses of each namespace have series of their own; those beyond are added up under
     /// `other`. Default 32, from 0 to 256.
