@@ -11,7 +11,7 @@ use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use crate::scrape::{Format, Scraper};
 use crate::status::Status;
@@ -34,30 +34,66 @@ pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     })
 }
 
-/// Serves until dropped. When the address changes, the new one is served before the old one is closed.
-pub async fn serve(listener: TcpListener, mut addresses: watch::Receiver<SocketAddr>, routes: Routes) {
-    let mut listener = Some(listener);
+/// Serves until `stop`. When the address changes, the new one is served before the old one is closed. Scrapes that are
+/// on their way are finished, on an address that is left as well as at the end.
+pub async fn serve(
+    listener: TcpListener,
+    mut addresses: watch::Receiver<SocketAddr>,
+    stop: oneshot::Receiver<()>,
+    routes: Routes,
+) {
+    let mut server = Server::start(listener, routes.clone());
+    let mut stop = std::pin::pin!(stop);
     loop {
-        let Some(now) = listener.take() else { return };
-        if let Ok(address) = now.local_addr() {
+        tokio::select! {
+            _ = &mut stop => break,
+            changed = addresses.changed() => {
+                if changed.is_err() {
+                    break;
+                }
+                let wanted = *addresses.borrow_and_update();
+                match bind(wanted).await {
+                    Ok(listener) => {
+                        let left = std::mem::replace(&mut server, Server::start(listener, routes.clone()));
+                        tokio::spawn(left.close());
+                    }
+                    Err(error) => tracing::error!("{error:#}; the old address is still served"),
+                }
+            }
+        }
+    }
+    server.close().await;
+}
+
+/// One address that is served.
+struct Server {
+    task: tokio::task::JoinHandle<std::io::Result<()>>,
+    close: oneshot::Sender<()>,
+}
+
+/// How long a scrape that is on its way may take to finish.
+const DRAIN: Duration = Duration::from_secs(1);
+
+impl Server {
+    fn start(listener: TcpListener, routes: Routes) -> Self {
+        if let Ok(address) = listener.local_addr() {
             tracing::info!(%address, "serving /metrics");
         }
-        let app = router(routes.clone());
-        let server = tokio::spawn(async move { axum::serve(now, app).await });
-        let moved = loop {
-            if addresses.changed().await.is_err() {
-                // The agent ends: the server is dropped with the runtime.
-                let _ = server.await;
-                return;
-            }
-            let wanted = *addresses.borrow_and_update();
-            match bind(wanted).await {
-                Ok(new) => break new,
-                Err(error) => tracing::error!("{error:#}; the old address is still served"),
-            }
+        let (close, closed) = oneshot::channel::<()>();
+        let closed = async {
+            // Dropping the sender closes as well.
+            let _ = closed.await;
         };
-        server.abort();
-        listener = Some(moved);
+        let serving = axum::serve(listener, router(routes)).with_graceful_shutdown(closed);
+        Self { task: tokio::spawn(async { serving.await }), close }
+    }
+
+    async fn close(self) {
+        let _ = self.close.send(());
+        let abort = self.task.abort_handle();
+        if tokio::time::timeout(DRAIN, self.task).await.is_err() {
+            abort.abort();
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use netsonde_probes::os::Host;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::cli::Failure;
 use crate::discovery::Discovery;
@@ -60,7 +60,9 @@ pub fn run(file: Option<&Path>, listen: Option<SocketAddr>) -> Result<(), Failur
             let scraper = Scraper::start(supervisor, style, own).context("cannot start a thread")?;
             let status = Status { agent: Arc::clone(&agent) };
 
-            let server = tokio::spawn(http::serve(listener, addresses, http::Routes { scraper, status }));
+            let (stop, stopped) = oneshot::channel();
+            let server =
+                tokio::spawn(http::serve(listener, addresses, stopped, http::Routes { scraper, status }));
             tracing::info!(namespaces = discovery.topology().len(), "netsonde runs");
 
             let mut hangup = signal(SignalKind::hangup()).context("cannot take SIGHUP")?;
@@ -79,7 +81,8 @@ pub fn run(file: Option<&Path>, listen: Option<SocketAddr>) -> Result<(), Failur
                 }
             }
             tracing::info!("netsonde stops");
-            server.abort();
+            let _ = stop.send(());
+            let _ = server.await;
             Ok(())
         })
         .inspect(|()| runtime.shutdown_timeout(Duration::from_millis(500)))

@@ -338,7 +338,10 @@ mod tests {
         let view = View { topology: &machine.topology, scrape: 1 };
         let mut out = Samples::new(metrics::ALL, Limits::default());
         probe.collect(&view, &mut out).expect("readable");
-        assert_eq!(out.columns()[0].rows.len(), State::ALL.len() * machine.topology.len());
+        // Other namespaces of this machine may end while the test runs.
+        let (host, _) = machine.topology.host().expect("the host is there");
+        let states = out.columns()[0].rows.iter().filter(|row| row.ns == host).count();
+        assert_eq!(states, State::ALL.len());
         let age = |out: &Samples| out.columns().last().expect("declared").rows.len();
         assert_eq!(age(&out), 0, "nothing was refreshed yet");
 
