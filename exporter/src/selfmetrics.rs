@@ -29,7 +29,7 @@ macro_rules! own {
 }
 
 own! {
-    BUILD_INFO = "build_info", Gauge, ["version"], "Always 1; the labels tell the build.";
+    BUILD_INFO = "build_info", Gauge, ["version", "node"], "Always 1; the labels tell the build and the node's name.";
     PROBE_STATE = "probe_state", Gauge, ["probe", "state"], "1 for the state that the probe is in: running, unsupported, failed or stuck.";
     PROBE_SUCCESS = "probe_success", Gauge, ["probe"], "1 when the last collection of the probe was whole.";
     PROBE_COLLECT = "probe_collect_seconds", Gauge, ["probe"], "How long the last collection of the probe took.";
@@ -92,9 +92,10 @@ impl SelfMetrics {
     }
 
     /// All values now; `gather` is how long this page's gathering took.
-    pub fn families(&self, supervisor: &Mutex<Supervisor>, gather: Duration) -> Vec<OwnFamily> {
+    pub fn families(&self, supervisor: &Mutex<Supervisor>, node: &str, gather: Duration) -> Vec<OwnFamily> {
         let mut out = Families::default();
-        out.add(&BUILD_INFO, vec![("version", env!("CARGO_PKG_VERSION").into())], 1.0);
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        out.add(&BUILD_INFO, vec![("version", version), ("node", node.to_owned())], 1.0);
         probes(&mut out, &supervisor.lock().unwrap_or_else(PoisonError::into_inner));
         self.discovery(&mut out);
         out.add(&SCRAPES, vec![], self.scrapes.load(Ordering::Relaxed) as f64);

@@ -84,7 +84,7 @@ pub fn page(
 ) -> Result<Page, std::fmt::Error> {
     let start = Instant::now();
     let gathered = supervisor.lock().unwrap_or_else(PoisonError::into_inner).gather(deadline);
-    let families = own.map(|own| own.families(supervisor, start.elapsed()));
+    let families = own.map(|own| own.families(supervisor, &style.node, start.elapsed()));
     let openmetrics = encode::page(gathered, style, families.unwrap_or_default())?;
     Ok(Page { openmetrics: openmetrics.into(), ..Page::default() })
 }

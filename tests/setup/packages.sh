@@ -1,0 +1,73 @@
+#!/bin/sh
+# Installs what `make run` or `make test` needs and this machine lacks, through apt; does nothing where all is there.
+# Usage: packages.sh run|test
+set -eu
+
+need=${1:-run}
+missing=
+
+# lacks PROGRAM PACKAGE: notes the package when the program cannot be found.
+lacks() {
+    command -v "$1" >/dev/null 2>&1 || case " $missing " in
+    *" $2 "*) ;;
+    *) missing="$missing $2" ;;
+    esac
+}
+
+# Debian keeps some of these out of a plain user's PATH.
+PATH=$PATH:/usr/sbin:/sbin
+
+lacks cc gcc
+[ -e /usr/include/stdio.h ] || missing="$missing libc6-dev"
+if [ "$need" = test ]; then
+    lacks git git
+    lacks ip iproute2
+    lacks nsenter util-linux
+    lacks nft nftables
+    lacks conntrack conntrack
+    lacks prometheus prometheus
+    lacks promtool prometheus
+    lacks prometheus-node-exporter prometheus-node-exporter
+fi
+
+# /usr/sbin/policy-rc.d with exit 101 keeps apt from starting the services that packages bring. One that is there
+# already belongs to somebody else and stays.
+policy=/usr/sbin/policy-rc.d
+without_services() {
+    if [ ! -e $policy ]; then
+        printf '#!/bin/sh\nexit 101\n' >$policy
+        chmod 755 $policy
+        trap 'rm -f $policy' EXIT
+        trap 'exit 1' INT TERM HUP
+    fi
+    "$@"
+}
+
+if [ -n "$missing" ]; then
+    missing=${missing# }
+    if ! command -v apt-get >/dev/null 2>&1; then
+        echo "netsonde needs these Debian packages, or what your system calls them: $missing" >&2
+        exit 1
+    fi
+    if [ "$(id -u)" -ne 0 ]; then
+        echo "netsonde needs packages that are not installed: $missing" >&2
+        echo "As root, type:  apt-get install --no-install-recommends $missing" >&2
+        exit 1
+    fi
+    echo "installing: $missing"
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -q
+    # shellcheck disable=SC2086 # a list of words
+    without_services apt-get install -q -y --no-install-recommends $missing </dev/null
+fi
+
+if ! command -v cargo >/dev/null 2>&1; then
+    echo "netsonde is built with cargo, which is not here. https://rustup.rs tells how to get it; in short:" >&2
+    echo "  curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh" >&2
+    echo "Then open a new shell and try again." >&2
+    exit 1
+fi
+if [ "$need" = test ] && ! { command -v rustfmt && command -v cargo-clippy; } >/dev/null 2>&1; then
+    echo "The checks need rustfmt and clippy. Type:  rustup component add rustfmt clippy" >&2
+    exit 1
+fi

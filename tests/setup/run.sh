@@ -1,0 +1,111 @@
+#!/usr/bin/env bash
+# Runs every check and counts: the last line is "N passed, N failed, N skipped", and nothing can be skipped unseen.
+# `make test` calls it. With arguments, only those steps: run.sh unit lab
+set -uo pipefail
+cd "$(dirname "$0")/../.." || exit
+script=tests/setup/run.sh
+
+export PATH=$PATH:/usr/sbin:/sbin
+export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-never}
+jobs=$(nproc)
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+export NETSONDE_SKIPS=$scratch/skips
+: >"$NETSONDE_SKIPS"
+: >"$scratch/failed"
+: >"$scratch/ignored"
+passed=0
+failed=0
+
+wanted=" ${*:-format clippy unit golden lab prometheus docs} "
+want() { [[ $wanted == *" $1 "* ]]; }
+
+step() { printf '\n== %s\n' "$1"; }
+
+fail() {
+    failed=$((failed + $1))
+    printf 'FAILED: %s\n' "$2" >>"$scratch/failed"
+}
+
+# check NAME SECONDS COMMAND...: one check that is right or wrong.
+check() {
+    local name=$1 limit=$2
+    shift 2
+    step "$name"
+    if timeout "$limit" "$@" </dev/null; then
+        passed=$((passed + 1))
+    else
+        fail 1 "$name"
+    fi
+}
+
+# tests NAME SECONDS ARGUMENTS...: `cargo test`, whose results are counted one by one.
+tests() {
+    local name=$1 limit=$2 log=$scratch/log status ok bad ignored
+    shift 2
+    step "$name"
+    timeout "$limit" cargo test --workspace --locked --no-fail-fast -j "$jobs" "$@" </dev/null 2>&1 | tee "$log"
+    status=${PIPESTATUS[0]}
+    read -r ok bad ignored < <(awk '
+        /^test result: / { ok += $4; bad += $6; ignored += $8 }
+        END { print ok + 0, bad + 0, ignored + 0 }' "$log")
+    passed=$((passed + ok))
+    # libtest says why a test is ignored; no test may be ignored without a reason.
+    sed -n 's/^test \(.*\) \.\.\. ignored,\{0,1\} *\(.*\)$/SKIPPED: \1: \2/p' "$log" >>"$scratch/ignored"
+    if [ "$(grep -c '^test .* \.\.\. ignored' "$log")" -ne "$ignored" ]; then
+        fail 1 "$name: $ignored ignored tests, not all of them named"
+    fi
+    if [ "$bad" -gt 0 ]; then
+        fail "$bad" "$name: $(sed -n 's/^test \(.*\) \.\.\. FAILED$/\1/p' "$log" | tr '\n' ' ')"
+    elif [ "$status" -ne 0 ]; then
+        fail 1 "$name: cargo test ended with $status (124: it took longer than $limit s)"
+    elif [ "$ok" -eq 0 ] && [ "$name" != doctests ]; then
+        fail 1 "$name: no test ran"
+    fi
+}
+
+# Not `cargo fmt`: it does not see the probes, which build.rs includes.
+format() { git ls-files -z --cached --others --exclude-standard -- '*.rs' | xargs -0 rustfmt --edition 2024 --check; }
+export -f format
+
+want format && check format 120 bash -c format
+want clippy && check clippy 1200 cargo clippy --workspace --all-targets --locked -j "$jobs" -- -D warnings
+
+step build
+if ! cargo build --workspace --bins --locked -j "$jobs" </dev/null; then
+    fail 1 build
+fi
+NETSONDE_BIN=$(cargo metadata --format-version 1 --no-deps --locked |
+    sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')/debug/netsonde
+export NETSONDE_BIN
+
+want unit && tests unit 1200 --lib --bins
+want unit && tests doctests 600 --doc # there may be none
+want golden && tests golden 300 --test golden
+if want lab; then
+    tests reference 300 --test reference
+    tests http 300 --test http
+    tests "bad input" 300 --test bad_input --test reload
+    tests lab 600 --test lab_traffic --test lab_processes
+    # One at a time: these count the agent's descriptors and watch how fast namespaces go.
+    tests namespaces 600 --test namespaces -- --test-threads=1
+fi
+want prometheus && tests prometheus 300 --test prometheus
+want prometheus && tests dashboards 300 --test dashboards
+want docs && check docs 120 make --no-print-directory docs-check
+
+# A suite that is declared and not run above would be silent.
+for suite in $(sed -n 's|^path = "suites/\(.*\)\.rs"$|\1|p' tests/Cargo.toml); do
+    grep -Eq -- "--test $suite( |\$)" "$script" || fail 1 "$script does not run the suite $suite"
+done
+
+# A test that noted its skip has passed in the eyes of libtest.
+noted=$(grep -c '' "$NETSONDE_SKIPS")
+skipped=$((noted + $(grep -c '' "$scratch/ignored")))
+passed=$((passed - noted))
+
+step result
+cat "$scratch/failed" "$scratch/ignored" "$NETSONDE_SKIPS"
+mkdir -p target
+echo "$passed passed, $failed failed, $skipped skipped" | tee target/test-result
+[ "$failed" -eq 0 ]
