@@ -20,6 +20,10 @@ const THIRTEEN: &str =
     "conntrack, qdisc, fd, io, ipvs, netdev, tcpext, tcp, udp, ip, sock, softnet, tcpsummary";
 /// The same without the two that look at every process.
 const ELEVEN: &str = "conntrack, qdisc, ipvs, netdev, tcpext, tcp, udp, ip, sock, softnet, tcpsummary";
+/// What node-exporter's collectors below read, with the fields of each one's default, and with all that there are.
+const ALIKE: &str = "conntrack, qdisc, netdev, tcpext, tcp, udp, ip, sock, softnet";
+const ALIKE_ALL: &str = "conntrack, qdisc, netdev, {name: tcpext, args: {fields: all}}, tcp, udp, \
+                         {name: ip, args: {fields: all}}, sock, softnet";
 const COLLECTORS: &[&str] = &["netstat", "sockstat", "softnet", "netdev", "conntrack", "qdisc"];
 
 /// What one set-up costs.
@@ -74,13 +78,59 @@ fn main() {
         }
     }
     println!("\n11: without fd and io, which look at every process of the machine");
-    let there = shell::exists("prometheus-node-exporter");
-    let exporter = there.then(|| [node_exporter(&[]), node_exporter(&["--collector.netstat.fields=.*"])]);
-    verdict(&all, without.as_ref(), exporter);
+    verdict(&all, without.as_ref());
+    if shell::exists("prometheus-node-exporter") {
+        compare(&pods[..200]);
+    } else {
+        println!("prometheus-node-exporter is not installed: nothing to compare with");
+    }
 }
 
-/// One agent with these probes; `rest` measures it idle, too.
-fn agent(probes: &str, pods: &[Netns], rest: bool) -> Figures {
+/// netsonde and node-exporter with the same sources, scraped in the same way.
+fn compare(pods: &[Netns]) {
+    println!("\nCPU for one series: netsonde at 200 namespaces, node-exporter on one, from the same sources");
+    println!("({}); budget: 8 times less\n", COLLECTORS.join(" "));
+    println!(
+        "{:>26} {:>14} {:>22} {:>22} {:>7}",
+        "fields", "scrapes", "node-exporter us", "netsonde us", "times"
+    );
+    let sets: [(&str, &str, &[&str]); 2] = [
+        ("each one's default", ALIKE, &[]),
+        ("all of TcpExt and IpExt", ALIKE_ALL, &["--collector.netstat.fields=.*"]),
+    ];
+    for (what, probes, args) in sets {
+        for (how, pause) in [("back to back", Duration::ZERO), ("ten a second", Duration::from_millis(100))] {
+            let theirs = node_exporter(args, pause);
+            let ours = with_agent(probes, pods, |agent| scrapes(agent.pid(), 40, pause, || series(agent)));
+            let each = |(cpu, series): (Duration, usize)| per_series(cpu, series);
+            let cell = |of: (Duration, usize)| format!("{:.2} ({} series)", each(of), of.1);
+            println!(
+                "{what:>26} {how:>14} {:>22} {:>22} {:>7.1}",
+                cell(theirs),
+                cell(ours),
+                each(theirs) / each(ours)
+            );
+        }
+    }
+}
+
+/// CPU of one scrape, as a mean over `count` with a pause before each, and the number of series.
+fn scrapes(pid: u32, count: u32, pause: Duration, mut scrape: impl FnMut() -> usize) -> (Duration, usize) {
+    let before = cpu(pid);
+    let mut series = 0;
+    for _ in 0..count {
+        std::thread::sleep(pause);
+        series = scrape();
+    }
+    (cpu_since(pid, before) / count, series)
+}
+
+fn series(agent: &Agent) -> usize {
+    agent.get("/metrics", &[]).text().lines().filter(|line| !line.starts_with('#')).count()
+}
+
+/// Does `work` with a warm agent that reads these namespaces with these probes.
+fn with_agent<T>(probes: &str, pods: &[Netns], work: impl FnOnce(&Agent) -> T) -> T {
     // Names of these namespaces only, whatever else is on the machine.
     let names = tempfile::tempdir().expect("a temporary folder");
     for pod in pods {
@@ -95,8 +145,19 @@ fn agent(probes: &str, pods: &[Netns], rest: bool) -> Figures {
     }
     // Processes of the namespaces' making are young for ten scans, and young ones are looked at each time.
     std::thread::sleep(Duration::from_secs(11));
+    let result = work(&agent);
+    agent.stop();
+    result
+}
+
+/// One agent with these probes; `rest` measures it idle, too.
+fn agent(probes: &str, pods: &[Netns], rest: bool) -> Figures {
+    with_agent(probes, pods, |agent| figures(agent, pods.len(), rest))
+}
+
+fn figures(agent: &Agent, pods: usize, rest: bool) -> Figures {
     // Enough for the step of the clock to be small against the whole.
-    let scrapes = u32::try_from(4000 / pods.len().max(10)).expect("a few hundred");
+    let scrapes = u32::try_from(4000 / pods.max(10)).expect("a few hundred");
     let (cpu_then, start) = (cpu(agent.pid()), Instant::now());
     let mut bytes = 0;
     for _ in 0..scrapes {
@@ -111,12 +172,11 @@ fn agent(probes: &str, pods: &[Netns], rest: bool) -> Figures {
         cpu_since(agent.pid(), before)
     });
     let (rss, peak) = memory(agent.pid());
-    agent.stop();
     Figures { namespaces, cpu: cpu_spent / scrapes, wall: wall / scrapes, series, bytes, rest, rss, peak }
 }
 
 /// CPU of a scrape and number of series of node-exporter, which sees the host's namespace only.
-fn node_exporter(args: &[&str]) -> (Duration, usize) {
+fn node_exporter(args: &[&str], pause: Duration) -> (Duration, usize) {
     let address = free_address();
     let mut command = mortal("prometheus-node-exporter");
     command.arg("--collector.disable-defaults").arg(format!("--web.listen-address={address}"));
@@ -124,14 +184,11 @@ fn node_exporter(args: &[&str]) -> (Duration, usize) {
     let process = Running::start(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()));
     let get = || http::get(address, "/metrics", &[]);
     until("node-exporter answers", Duration::from_secs(10), || get().ok());
-    let count = 400;
-    let before = cpu(process.pid());
-    let mut text = String::new();
-    for _ in 0..count {
-        get().expect("node-exporter answers").text().clone_into(&mut text);
-    }
-    let spent = cpu_since(process.pid(), before) / count;
-    (spent, text.lines().filter(|line| !line.starts_with('#')).count())
+    let series = || {
+        let page = get().expect("node-exporter answers");
+        page.text().lines().filter(|line| !line.starts_with('#')).count()
+    };
+    scrapes(process.pid(), if pause.is_zero() { 400 } else { 100 }, pause, series)
 }
 
 fn row(probes: &str, f: &Figures) {
@@ -152,7 +209,7 @@ fn per_series(cpu: Duration, series: usize) -> f64 {
     cpu.as_secs_f64() * 1e6 / series as f64
 }
 
-fn verdict(all: &[Figures], without: Option<&Figures>, exporter: Option<[(Duration, usize); 2]>) {
+fn verdict(all: &[Figures], without: Option<&Figures>) {
     println!();
     let word = |good: bool| if good { "within" } else { "MISSED" };
     if let Some(f) = without {
@@ -181,24 +238,6 @@ fn verdict(all: &[Figures], without: Option<&Figures>, exporter: Option<[(Durati
                 ms(rest),
                 ms(rest) / 100.0
             );
-        }
-        if let Some(both) = exporter {
-            let ours = per_series(at_200.cpu, at_200.series);
-            println!(
-                "CPU per series at 200: {ours:.2} us; node-exporter, {}, one namespace:",
-                COLLECTORS.join(" ")
-            );
-            for ((cpu, series), what) in both.into_iter().zip(["as it is", "with all fields of netstat"]) {
-                let theirs = per_series(cpu, series);
-                println!(
-                    "  {what}: {:.1} ms for {series} series, {theirs:.2} us each, {:.1} times ours; budget 8: {}",
-                    ms(cpu),
-                    theirs / ours,
-                    word(theirs / ours >= 8.0)
-                );
-            }
-        } else {
-            println!("prometheus-node-exporter is not installed: nothing to compare with");
         }
     }
 }
