@@ -18,6 +18,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 fn main() -> ExitCode {
+    netsonde_probes::os::heap::share();
     let cli = cli::Cli::parse();
     cli::log(&cli);
     match cli::dispatch(cli.command) {

@@ -6,7 +6,9 @@ use netsonde_probes::os::Host;
 
 /// Every probe of this build.
 pub fn catalogue(host: &Host) -> Catalogue {
-    Catalogue::default().with(netsonde_probes::SPECS, host).with(netsonde_probes_ebpf::SPECS, &())
+    Catalogue::default()
+        .with(netsonde_probes::SPECS, host)
+        .with(netsonde_probes_ebpf::SPECS, &netsonde_probes_ebpf::runtime::Kernel::new(host.is_live()))
 }
 
 /// The names and settings that a configuration may use.

@@ -1,8 +1,8 @@
-//! The probes that read the kernel through eBPF: a folder each, like those of `netsonde-probes`.
+//! The probes that read the kernel through eBPF: a folder each, with its kernel side and its user side together.
 //!
-//! This build has none yet.
+//! A folder has `kernel.bpf.c` (compiled by `build.rs` and embedded), `kernel.rs` (the same structs for user space),
+//! `probe.rs`, `metrics.rs` and `README.md`. What they share is `include/` for C and [`runtime`] for Rust.
 
-use netsonde_framework::ProbeSpec;
+pub mod runtime;
 
-/// Every probe of this crate.
-pub static SPECS: &[&ProbeSpec<()>] = &[];
+include!(concat!(env!("OUT_DIR"), "/probes.rs"));

@@ -5,6 +5,7 @@
 
 pub mod agent;
 pub mod http;
+pub mod lab;
 pub mod netns;
 pub mod page;
 pub mod running;

@@ -19,6 +19,10 @@ PATH=$PATH:/usr/sbin:/sbin
 
 lacks cc gcc
 [ -e /usr/include/stdio.h ] || missing="$missing libc6-dev"
+# The kernel side of the eBPF probes.
+lacks clang clang
+lacks llvm-strip llvm
+[ -e /usr/include/bpf/bpf_helpers.h ] || missing="$missing libbpf-dev"
 if [ "$need" = test ]; then
     lacks git git
     lacks ip iproute2

@@ -2,66 +2,14 @@
 //! on a bystander's. The truth comes from nftables, iproute2, conntrack-tools and the kernel's files.
 
 use std::io::{Read as _, Write as _};
-use std::net::{TcpStream, UdpSocket};
+use std::net::TcpStream;
 use std::time::Duration;
 
-use netsonde_tests::{Agent, Netns, Page, Pair, needs_programs, needs_root, truth, until};
+use netsonde_tests::lab::{between, count_input, receive, send, watch};
+use netsonde_tests::{Netns, Pair, needs_programs, needs_root, truth, until};
 
 const V4: &[(&str, &str)] = &[("family", "ipv4")];
 const V6: &[(&str, &str)] = &[("family", "ipv6")];
-
-/// Two pages and what lies between them.
-struct Between<'a> {
-    before: &'a Page,
-    after: &'a Page,
-}
-
-impl Between<'_> {
-    /// By how much the series of this name and these labels grew in `ns`.
-    fn grew(&self, ns: &Netns, name: &str, labels: &[(&str, &str)]) -> u64 {
-        let of = |page: &Page| page.pod(ns.name()).count(name, labels);
-        of(self.after).checked_sub(of(self.before)).unwrap_or_else(|| panic!("{name} went down"))
-    }
-}
-
-fn between<'a>(before: &'a Page, after: &'a Page) -> Between<'a> {
-    Between { before, after }
-}
-
-/// An agent with these probes that has found both sides and a bystander.
-fn watch(probes: &str, pair: &Pair) -> (Agent, Netns, Page) {
-    let bystander = Netns::new("bystander");
-    let agent = Agent::start(&format!("node_name: lab\nprobes: {probes}\n"));
-    for ns in [&pair.a, &pair.b, &bystander] {
-        agent.find(ns.name());
-    }
-    let page = agent.scrape();
-    (agent, bystander, page)
-}
-
-fn count_input(ns: &Netns, rule: &str) {
-    ns.nft(&format!(
-        "table inet lab {{
-            counter seen {{ }}
-            chain in {{
-                type filter hook input priority 0
-                {rule} counter name seen
-            }}
-        }}"
-    ));
-}
-
-fn send(from: &UdpSocket, to: &str, count: usize, size: usize) {
-    for _ in 0..count {
-        assert_eq!(from.send_to(&vec![7; size], to).expect("a datagram can be sent"), size);
-    }
-}
-
-fn receive(socket: &UdpSocket, count: usize) {
-    for n in 0..count {
-        socket.recv(&mut [0; 2048]).unwrap_or_else(|e| panic!("datagram {n} of {count}: {e}"));
-    }
-}
 
 #[test]
 fn udp_datagrams_are_counted_exactly_and_only_where_they_went() {

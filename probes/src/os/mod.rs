@@ -3,6 +3,7 @@
 //! This is the only place of the crate with `unsafe`, and the only one that enters namespaces.
 
 mod enter;
+pub mod heap;
 mod host;
 pub mod link;
 pub mod mib;

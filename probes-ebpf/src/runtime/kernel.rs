@@ -1,0 +1,77 @@
+//! What is known of the running kernel, asked once.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::sync::{Arc, OnceLock};
+
+use netsonde_framework::StartError;
+
+use super::btf::Btf;
+
+const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
+const TRACEPOINTS: &[&str] =
+    &["kfree_skb", "tcp_send_reset", "tcp_receive_reset", "tcp_retransmit_skb", "tcp_retransmit_synack"];
+
+/// The small part of the kernel's type information that the probes need.
+#[derive(Debug)]
+struct Facts {
+    arguments: BTreeMap<&'static str, u32>,
+    drop_reasons: BTreeMap<u32, String>,
+    reset_reasons: BTreeMap<u32, String>,
+}
+
+/// The running kernel. Clones are handles to the same facts; they are read when the first probe asks.
+#[derive(Debug, Clone)]
+pub struct Kernel {
+    facts: Arc<OnceLock<Result<Facts, String>>>,
+    live: bool,
+}
+
+impl Kernel {
+    /// `live` says whether the namespaces that the agent reads are this kernel's. Where they are those of a frozen
+    /// /proc, no probe of this crate runs: it would tell of another machine.
+    pub fn new(live: bool) -> Self {
+        Self { facts: Arc::default(), live }
+    }
+
+    fn facts(&self) -> Result<&Facts, StartError> {
+        if !self.live {
+            return Err(StartError::Unsupported("paths.proc is no procfs of the running kernel".into()));
+        }
+        self.facts.get_or_init(read).as_ref().map_err(|why| StartError::Unsupported(why.clone()))
+    }
+
+    /// How many arguments a tracepoint has; `None` where this kernel does not have it.
+    pub fn tracepoint_arguments(&self, name: &str) -> Result<Option<u32>, StartError> {
+        Ok(self.facts()?.arguments.get(name).copied())
+    }
+
+    /// The names of the reasons why a packet is dropped (`enum skb_drop_reason`), without their prefix.
+    pub fn drop_reasons(&self) -> Result<&BTreeMap<u32, String>, StartError> {
+        Ok(&self.facts()?.drop_reasons)
+    }
+
+    /// The names of the reasons why a reset is sent (`enum sk_rst_reason`, Linux 6.10), without their prefix; empty
+    /// on older kernels.
+    pub fn reset_reasons(&self) -> Result<&BTreeMap<u32, String>, StartError> {
+        Ok(&self.facts()?.reset_reasons)
+    }
+}
+
+fn read() -> Result<Facts, String> {
+    let data = fs::read(VMLINUX).map_err(|error| {
+        format!("this kernel does not tell its types (no {VMLINUX}, CONFIG_DEBUG_INFO_BTF): {error}")
+    })?;
+    let btf = Btf::parse(data).ok_or_else(|| format!("{VMLINUX} is not BTF that this version can read"))?;
+    let arguments =
+        TRACEPOINTS.iter().filter_map(|name| Some((*name, btf.tracepoint_arguments(name)?))).collect();
+    let short = |name: &str, prefix: &str| {
+        btf.enumeration(name)
+            .into_iter()
+            .map(|(value, text)| (value, text.strip_prefix(prefix).unwrap_or(&text).to_owned()))
+            .collect()
+    };
+    let drop_reasons = short("skb_drop_reason", "SKB_DROP_REASON_");
+    let reset_reasons = short("sk_rst_reason", "SK_RST_REASON_");
+    Ok(Facts { arguments, drop_reasons, reset_reasons })
+}

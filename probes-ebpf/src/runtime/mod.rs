@@ -1,0 +1,39 @@
+//! Loading, attaching and reading eBPF programs. The only place of this crate with `unsafe`.
+
+pub mod btf;
+mod kernel;
+mod ledger;
+mod maps;
+mod object;
+
+pub use kernel::Kernel;
+pub use ledger::{Ledger, cookie};
+pub use maps::Counters;
+pub use object::{Hook, Object, Setting};
+
+/// Embeds the object of a probe, aligned as its parser wants it.
+#[macro_export]
+macro_rules! object {
+    ($name:literal) => {
+        aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/", $name, ".o"))
+    };
+}
+
+/// Holds the layout that user space assumes against the one in the object: name, members with offsets, size.
+#[cfg(test)]
+pub(crate) fn assert_layout(types: &[u8], name: &str, members: &[(&str, usize)], size: usize) {
+    let btf = btf::Btf::parse(types.to_vec()).expect("the object's own types");
+    let (found, found_size) = btf.layout(name).expect("the object has the struct");
+    let found: Vec<(&str, usize)> = found.iter().map(|(name, offset)| (name.as_str(), *offset)).collect();
+    assert_eq!((found.as_slice(), found_size), (members, size), "struct {name}");
+}
+
+/// The types of a probe's object.
+#[cfg(test)]
+macro_rules! types {
+    ($name:literal) => {
+        include_bytes!(concat!(env!("OUT_DIR"), "/", $name, ".btf"))
+    };
+}
+#[cfg(test)]
+pub(crate) use types;

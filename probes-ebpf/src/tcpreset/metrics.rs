@@ -1,0 +1,26 @@
+//! The metrics of `tcpreset`.
+
+use netsonde_framework::{Bound, closed_label, text_label};
+
+closed_label! {
+    /// How the reset came about: sent for a segment of no socket (nosock), sent by a socket of its own accord (active) or in answer to a segment (process), or received.
+    pub enum Kind = "kind" { Nosock = "nosock", Active = "active", Process = "process", Receive = "receive" }
+}
+
+text_label! {
+    /// The kernel's reason (enum sk_rst_reason, Linux 6.10); `unknown` for received ones and on older kernels.
+    pub Reason = "reason", Bound::KernelNames(128)
+}
+
+netsonde_framework::metrics! {
+    /// TCP resets that were sent.
+    SENT: Counter<()> = "tcpreset_sent".source("tracepoint tcp:tcp_send_reset");
+    /// TCP resets that were received.
+    RECEIVED: Counter<()> = "tcpreset_received".source("tracepoint tcp:tcp_receive_reset");
+    /// TCP resets by how they came about and the kernel's reason.
+    RESETS: Counter<(Kind, Reason)> = "tcpreset_resets".source("tracepoints tcp:tcp_send_reset and tcp:tcp_receive_reset");
+    /// Resets whose network namespace is unknown or gone, on the host's row.
+    UNATTRIBUTED: Counter<()> = "tcpreset_unattributed".source("tracepoints tcp:tcp_send_reset and tcp:tcp_receive_reset");
+    /// Resets that were not counted above because the table in the kernel was full, on the host's row.
+    UNCOUNTED: Counter<()> = "tcpreset_uncounted".source("eBPF map UNCOUNTED");
+}
