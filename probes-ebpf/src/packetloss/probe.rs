@@ -11,7 +11,7 @@ use netsonde_framework::{
 };
 
 use crate::object;
-use crate::runtime::{Hook, Kernel, Ledger, Object, Setting};
+use crate::runtime::{Hook, Kernel, Ledger, Setting};
 use kernel::{Drop, SIZE};
 use metrics::Protocol;
 
@@ -37,7 +37,6 @@ pub static SPEC: ProbeSpec<Kernel> = ProbeSpec {
 const HOOKS: &[Hook] = &[Hook { tracepoint: "kfree_skb", program: "packetloss_kfree_skb" }];
 
 struct PacketLoss {
-    object: Object,
     ledger: Ledger<SIZE>,
     reasons: BTreeMap<u32, String>,
 }
@@ -46,9 +45,8 @@ fn start(args: &serde_json::Value, kernel: &Kernel) -> Started {
     let NoSettings {} = StartError::settings(args)?;
     let arguments = kernel.tracepoint_arguments("kfree_skb")?.unwrap_or_default();
     let settings = [Setting { name: "KFREE_SKB_ARGUMENTS", value: arguments }];
-    let mut object = Object::load(kernel, object!("packetloss"), &settings, HOOKS)?;
-    let ledger = Ledger::new(object.counters("DROPS")?);
-    Ok(Box::new(PacketLoss { object, ledger, reasons: kernel.drop_reasons()?.clone() }))
+    let ledger = Ledger::open(kernel, object!("packetloss"), &settings, HOOKS, "DROPS")?;
+    Ok(Box::new(PacketLoss { ledger, reasons: kernel.drop_reasons()?.clone() }))
 }
 
 /// The sums of one namespace.
@@ -64,7 +62,7 @@ impl Probe for PacketLoss {
     fn collect(&mut self, view: &View<'_>, out: &mut Samples) -> Result<(), CollectError> {
         let mut lost: HashMap<NsId, Lost> = HashMap::new();
         let reasons = &self.reasons;
-        let unattributed = self.ledger.read(view, |id, key, count| {
+        let rest = self.ledger.read(view, |id, key, count| {
             let drop = Drop::read(key);
             let name = reasons.get(&drop.reason).map_or("", String::as_str);
             let lost = lost.entry(id).or_default();
@@ -90,8 +88,8 @@ impl Probe for PacketLoss {
                 out.push(&metrics::HOUSEKEEPING, id, self.name(reason).as_ref(), count);
             }
             if ns.is_host() {
-                out.push(&metrics::UNATTRIBUTED, id, (), unattributed);
-                out.push(&metrics::UNCOUNTED, id, (), self.object.uncounted()?);
+                out.push(&metrics::UNATTRIBUTED, id, (), rest.unattributed);
+                out.push(&metrics::UNCOUNTED, id, (), rest.uncounted);
             }
         }
         Ok(())
@@ -102,7 +100,7 @@ impl Probe for PacketLoss {
     }
 
     fn hooks(&self) -> &[HookStatus] {
-        self.object.hooks()
+        self.ledger.hooks()
     }
 }
 

@@ -1,4 +1,5 @@
-//! Counts by namespace: whose they are, and what becomes of those whose namespace is unknown or gone.
+//! A probe that counts: its programs, its counters, whose they are, and what becomes of those whose namespace is unknown
+//! or gone.
 //!
 //! Every key begins with the cookie of a namespace. A count that cannot be given to a namespace is never given to
 //! another one: it is told apart, and stays counted when its key is removed.
@@ -6,16 +7,19 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use netsonde_framework::{CollectError, NetnsKey, NsId, View};
+use netsonde_framework::{CollectError, HookStatus, NetnsKey, NsId, StartError, View};
 
+use super::kernel::Kernel;
 use super::maps::Counters;
+use super::object::{Hook, Object, Setting};
 
 /// How long a namespace may be unknown before its counts are closed. New ones are found within seconds.
 const UNKNOWN_FOR: Duration = Duration::from_mins(1);
 
-/// Counters with keys of `K` bytes, of which the first eight are the namespace's cookie.
+/// Running programs and their counters, with keys of `K` bytes, of which the first eight are the namespace's cookie.
 #[derive(Debug)]
 pub struct Ledger<const K: usize> {
+    object: Object,
     counters: Counters<K>,
     /// Since when a cookie is unknown.
     unknown: HashMap<u64, Instant>,
@@ -24,23 +28,45 @@ pub struct Ledger<const K: usize> {
     closed: u64,
 }
 
+/// What is in no namespace's count.
+#[derive(Debug, Clone, Copy)]
+pub struct Rest {
+    /// Its namespace is unknown or gone.
+    pub unattributed: u64,
+    /// It found the table in the kernel full.
+    pub uncounted: u64,
+}
+
 /// The cookie that a key begins with.
-pub fn cookie<const K: usize>(key: &[u8; K]) -> u64 {
+fn cookie<const K: usize>(key: &[u8; K]) -> u64 {
     key.first_chunk().map_or(0, |bytes| u64::from_ne_bytes(*bytes))
 }
 
 impl<const K: usize> Ledger<K> {
-    /// Keeps the books of these counters.
-    pub fn new(counters: Counters<K>) -> Self {
-        Self { counters, unknown: HashMap::new(), gone: HashSet::new(), closed: 0 }
+    /// Loads and attaches a probe's programs, whose counters are in the map of this name.
+    pub fn open(
+        kernel: &Kernel,
+        bytes: &[u8],
+        settings: &[Setting],
+        hooks: &[Hook],
+        map: &str,
+    ) -> Result<Self, StartError> {
+        let mut object = Object::load(kernel, bytes, settings, hooks)?;
+        let counters = object.counters(map)?;
+        Ok(Self { object, counters, unknown: HashMap::new(), gone: HashSet::new(), closed: 0 })
     }
 
-    /// Hands each key with its namespace and count to `each`, and gives the count of what belongs to none.
+    /// How each hook fared.
+    pub fn hooks(&self) -> &[HookStatus] {
+        self.object.hooks()
+    }
+
+    /// Hands each key with its namespace and count to `each`.
     pub fn read(
         &mut self,
         view: &View<'_>,
         mut each: impl FnMut(NsId, &[u8; K], u64),
-    ) -> Result<u64, CollectError> {
+    ) -> Result<Rest, CollectError> {
         let known: HashMap<u64, NsId> = view.topology.iter().map(|(id, ns)| (ns.key.0, id)).collect();
         let now = Instant::now();
         let mut unattributed = 0;
@@ -68,7 +94,7 @@ impl<const K: usize> Ledger<K> {
         for key in close {
             self.counters.remove(&key);
         }
-        Ok(unattributed + self.closed)
+        Ok(Rest { unattributed: unattributed + self.closed, uncounted: self.object.uncounted()? })
     }
 
     /// The namespaces' rows are gone from the page; their keys are removed at the next reading.

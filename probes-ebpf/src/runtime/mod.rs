@@ -7,9 +7,8 @@ mod maps;
 mod object;
 
 pub use kernel::Kernel;
-pub use ledger::{Ledger, cookie};
-pub use maps::Counters;
-pub use object::{Hook, Object, Setting};
+pub use ledger::{Ledger, Rest};
+pub use object::{Hook, Setting};
 
 /// Embeds the object of a probe, aligned as its parser wants it.
 #[macro_export]

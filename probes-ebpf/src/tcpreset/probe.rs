@@ -11,7 +11,7 @@ use netsonde_framework::{
 };
 
 use crate::object;
-use crate::runtime::{Hook, Kernel, Ledger, Object, Setting};
+use crate::runtime::{Hook, Kernel, Ledger, Setting};
 use kernel::{Reset, SIZE};
 use metrics::Kind;
 
@@ -40,7 +40,6 @@ const HOOKS: &[Hook] = &[
 ];
 
 struct TcpReset {
-    object: Object,
     ledger: Ledger<SIZE>,
     reasons: BTreeMap<u32, String>,
 }
@@ -49,9 +48,8 @@ fn start(args: &serde_json::Value, kernel: &Kernel) -> Started {
     let NoSettings {} = StartError::settings(args)?;
     let arguments = kernel.tracepoint_arguments("tcp_send_reset")?.unwrap_or_default();
     let settings = [Setting { name: "SEND_RESET_ARGUMENTS", value: arguments }];
-    let mut object = Object::load(kernel, object!("tcpreset"), &settings, HOOKS)?;
-    let ledger = Ledger::new(object.counters("RESETS")?);
-    Ok(Box::new(TcpReset { object, ledger, reasons: kernel.reset_reasons()?.clone() }))
+    let ledger = Ledger::open(kernel, object!("tcpreset"), &settings, HOOKS, "RESETS")?;
+    Ok(Box::new(TcpReset { ledger, reasons: kernel.reset_reasons()?.clone() }))
 }
 
 #[derive(Default)]
@@ -64,7 +62,7 @@ struct Sums {
 impl Probe for TcpReset {
     fn collect(&mut self, view: &View<'_>, out: &mut Samples) -> Result<(), CollectError> {
         let mut sums: HashMap<NsId, Sums> = HashMap::new();
-        let unattributed = self.ledger.read(view, |id, key, count| {
+        let rest = self.ledger.read(view, |id, key, count| {
             let Some(reset) = Reset::read(key) else { return };
             let sums = sums.entry(id).or_default();
             *(if reset.kind == Kind::Receive { &mut sums.received } else { &mut sums.sent }) += count;
@@ -78,8 +76,8 @@ impl Probe for TcpReset {
                 out.push(&metrics::RESETS, id, (kind, self.name(kind, reason).as_ref()), count);
             }
             if ns.is_host() {
-                out.push(&metrics::UNATTRIBUTED, id, (), unattributed);
-                out.push(&metrics::UNCOUNTED, id, (), self.object.uncounted()?);
+                out.push(&metrics::UNATTRIBUTED, id, (), rest.unattributed);
+                out.push(&metrics::UNCOUNTED, id, (), rest.uncounted);
             }
         }
         Ok(())
@@ -90,7 +88,7 @@ impl Probe for TcpReset {
     }
 
     fn hooks(&self) -> &[HookStatus] {
-        self.object.hooks()
+        self.ledger.hooks()
     }
 }
 

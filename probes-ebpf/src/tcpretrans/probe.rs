@@ -11,7 +11,7 @@ use netsonde_framework::{
 };
 
 use crate::object;
-use crate::runtime::{Hook, Kernel, Ledger, Object, Setting};
+use crate::runtime::{Hook, Kernel, Ledger, Setting};
 use kernel::{Retransmission, SIZE};
 use metrics::Kind;
 
@@ -37,7 +37,6 @@ const HOOKS: &[Hook] = &[
 ];
 
 struct TcpRetrans {
-    object: Object,
     ledger: Ledger<SIZE>,
 }
 
@@ -45,9 +44,8 @@ fn start(args: &serde_json::Value, kernel: &Kernel) -> Started {
     let NoSettings {} = StartError::settings(args)?;
     let arguments = kernel.tracepoint_arguments("tcp_retransmit_skb")?.unwrap_or_default();
     let settings = [Setting { name: "RETRANSMIT_ARGUMENTS", value: arguments }];
-    let mut object = Object::load(kernel, object!("tcpretrans"), &settings, HOOKS)?;
-    let ledger = Ledger::new(object.counters("RETRANSMISSIONS")?);
-    Ok(Box::new(TcpRetrans { object, ledger }))
+    let ledger = Ledger::open(kernel, object!("tcpretrans"), &settings, HOOKS, "RETRANSMISSIONS")?;
+    Ok(Box::new(TcpRetrans { ledger }))
 }
 
 #[derive(Default)]
@@ -59,7 +57,7 @@ struct Sums {
 impl Probe for TcpRetrans {
     fn collect(&mut self, view: &View<'_>, out: &mut Samples) -> Result<(), CollectError> {
         let mut sums: HashMap<NsId, Sums> = HashMap::new();
-        let unattributed = self.ledger.read(view, |id, key, count| {
+        let rest = self.ledger.read(view, |id, key, count| {
             let Some(read) = Retransmission::read(key) else { return };
             let sums = sums.entry(id).or_default();
             let kinds = if read.failed { &mut sums.failed } else { &mut sums.made };
@@ -75,8 +73,8 @@ impl Probe for TcpRetrans {
                 out.push(&metrics::FAILED, id, kind, count);
             }
             if ns.is_host() {
-                out.push(&metrics::UNATTRIBUTED, id, (), unattributed);
-                out.push(&metrics::UNCOUNTED, id, (), self.object.uncounted()?);
+                out.push(&metrics::UNATTRIBUTED, id, (), rest.unattributed);
+                out.push(&metrics::UNCOUNTED, id, (), rest.uncounted);
             }
         }
         Ok(())
@@ -87,6 +85,6 @@ impl Probe for TcpRetrans {
     }
 
     fn hooks(&self) -> &[HookStatus] {
-        self.object.hooks()
+        self.ledger.hooks()
     }
 }

@@ -3,7 +3,6 @@
 mod metrics;
 
 use netsonde_framework::label::Family;
-use netsonde_framework::probe::Failures;
 use netsonde_framework::setting::schema;
 use netsonde_framework::{
     CollectError, Fields, Probe, ProbeInfo, ProbeSpec, Samples, StartError, Started, View,
@@ -107,9 +106,7 @@ fn start(args: &serde_json::Value, host: &Host) -> Started {
 
 impl Probe for Ip {
     fn collect(&mut self, view: &View<'_>, out: &mut Samples) -> Result<(), CollectError> {
-        let mut failures = Failures::default();
-        for (id, ns) in view.topology.iter() {
-            let Some(netns) = self.host.netns(ns.key) else { continue };
+        self.host.each(view, |id, _, netns| {
             let mut failed = None;
             for part in &mut self.parts {
                 let mib = match netns.mib(part.table, view.scrape, &mut self.buf) {
@@ -133,11 +130,8 @@ impl Probe for Ip {
                     }
                 }
             }
-            if let Some(error) = failed {
-                failures.add(&ns.identity.pod, error);
-            }
-        }
-        failures.finish()
+            failed.map_or(Ok(()), Err)
+        })
     }
 }
 

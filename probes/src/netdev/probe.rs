@@ -5,7 +5,6 @@ mod parse;
 
 use std::collections::HashMap;
 
-use netsonde_framework::probe::Failures;
 use netsonde_framework::setting::schema;
 use netsonde_framework::{
     CollectError, Counter, Folded, MonotonicSum, Namespace, NetnsKey, NsId, Probe, ProbeInfo, ProbeSpec,
@@ -120,14 +119,8 @@ fn start(args: &serde_json::Value, host: &Host) -> Started {
 
 impl Probe for Netdev {
     fn collect(&mut self, view: &View<'_>, out: &mut Samples) -> Result<(), CollectError> {
-        let mut failures = Failures::default();
-        for (id, ns) in view.topology.iter() {
-            let Some(netns) = self.host.netns(ns.key) else { continue };
-            if let Err(error) = self.collect_one(id, ns, &netns, out) {
-                failures.add(&ns.identity.pod, error);
-            }
-        }
-        failures.finish()
+        let host = self.host.clone();
+        host.each(view, |id, ns, netns| self.collect_one(id, ns, netns, out))
     }
 
     fn forget(&mut self, gone: &[NetnsKey]) {

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::{fs, io};
 
-use netsonde_framework::NetnsKey;
+use netsonde_framework::probe::Failures;
+use netsonde_framework::{CollectError, Namespace, NetnsKey, NsId, View};
 use rustix::process::{Pid, PidfdFlags, Resource, getrlimit, pidfd_open, setrlimit};
 
 use super::netns::{Netns, Shared, Way};
@@ -108,6 +109,24 @@ impl Host {
     /// The open namespace with this key; `None` once it is gone.
     pub fn netns(&self, key: NetnsKey) -> Option<Arc<Netns>> {
         self.0.netns(key)
+    }
+
+    /// Calls `read` for each namespace of the view that is still there.
+    ///
+    /// An error of one costs only that one: the others are read, and the errors are told together at the end.
+    pub fn each(
+        &self,
+        view: &View<'_>,
+        mut read: impl FnMut(NsId, &Namespace, &Netns) -> Result<(), CollectError>,
+    ) -> Result<(), CollectError> {
+        let mut failures = Failures::default();
+        for (id, ns) in view.topology.iter() {
+            let Some(netns) = self.netns(ns.key) else { continue };
+            if let Err(error) = read(id, ns, &netns) {
+                failures.add(&ns.identity.pod, error);
+            }
+        }
+        failures.finish()
     }
 
     /// How many namespaces are held open.

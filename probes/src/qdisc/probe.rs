@@ -7,7 +7,6 @@ mod track;
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
-use netsonde_framework::probe::Failures;
 use netsonde_framework::setting::schema;
 use netsonde_framework::{
     CollectError, Counter, Folded, Gauge, MonotonicSum, NetnsKey, NsId, Probe, ProbeInfo, ProbeSpec, Samples,
@@ -113,14 +112,8 @@ fn start(args: &serde_json::Value, host: &Host) -> Started {
 
 impl Probe for QdiscProbe {
     fn collect(&mut self, view: &View<'_>, out: &mut Samples) -> Result<(), CollectError> {
-        let mut failures = Failures::default();
-        for (id, ns) in view.topology.iter() {
-            let Some(netns) = self.host.netns(ns.key) else { continue };
-            if let Err(error) = self.collect_one(id, ns.key, &netns, out) {
-                failures.add(&ns.identity.pod, error);
-            }
-        }
-        failures.finish()
+        let host = self.host.clone();
+        host.each(view, |id, ns, netns| self.collect_one(id, ns.key, netns, out))
     }
 
     fn forget(&mut self, gone: &[NetnsKey]) {

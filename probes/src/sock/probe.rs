@@ -4,7 +4,6 @@ mod metrics;
 mod parse;
 
 use netsonde_framework::label::Family;
-use netsonde_framework::probe::Failures;
 use netsonde_framework::setting::{NoSettings, schema};
 use netsonde_framework::{
     CollectError, NsId, Probe, ProbeInfo, ProbeSpec, Samples, StartError, Started, View,
@@ -44,11 +43,10 @@ fn start(args: &serde_json::Value, host: &Host) -> Started {
 
 impl Probe for Sock {
     fn collect(&mut self, view: &View<'_>, out: &mut Samples) -> Result<(), CollectError> {
-        let mut failures = Failures::default();
-        for (id, ns) in view.topology.iter() {
-            let Some(netns) = self.host.netns(ns.key) else { continue };
-            let v4 = self.read(&netns, Family::Ipv4);
-            let v6 = self.read(&netns, Family::Ipv6);
+        let host = self.host.clone();
+        host.each(view, |id, ns, netns| {
+            let v4 = self.read(netns, Family::Ipv4);
+            let v6 = self.read(netns, Family::Ipv6);
             if let (Ok(v4), Ok(v6)) = (&v4, &v6) {
                 let tcp = |stat: &Option<Sockstat>| stat.and_then(|s| s.inuse[Protocol::Tcp as usize]);
                 if let Some(inuse) = tcp(v4) {
@@ -68,11 +66,8 @@ impl Probe for Sock {
                     Err(error) => failed = failed.or(Some(error)),
                 }
             }
-            if let Some(error) = failed {
-                failures.add(&ns.identity.pod, error);
-            }
-        }
-        failures.finish()
+            failed.map_or(Ok(()), Err)
+        })
     }
 }
 

@@ -2,7 +2,6 @@
 
 mod metrics;
 
-use netsonde_framework::probe::Failures;
 use netsonde_framework::setting::{NoSettings, schema};
 use netsonde_framework::{
     CollectError, Counter, Probe, ProbeInfo, ProbeSpec, Samples, StartError, Started, View,
@@ -59,25 +58,18 @@ fn start(args: &serde_json::Value, host: &Host) -> Started {
 
 impl Probe for Tcp {
     fn collect(&mut self, view: &View<'_>, out: &mut Samples) -> Result<(), CollectError> {
-        let mut failures = Failures::default();
-        for (id, ns) in view.topology.iter() {
-            let Some(netns) = self.host.netns(ns.key) else { continue };
-            match netns.mib(Table::Snmp, view.scrape, &mut self.buf) {
-                Ok(Some(mib)) => {
-                    for ((metric, _), value) in COUNTERS.iter().zip(self.counters.values(&mib)) {
-                        if let Some(value) = value {
-                            out.push(*metric, id, (), value);
-                        }
-                    }
-                    if let Some(Some(value)) = self.established.values(&mib).next() {
-                        out.push(&metrics::CURR_ESTAB, id, (), value);
-                    }
+        self.host.each(view, |id, _, netns| {
+            let Some(mib) = netns.mib(Table::Snmp, view.scrape, &mut self.buf)? else { return Ok(()) };
+            for ((metric, _), value) in COUNTERS.iter().zip(self.counters.values(&mib)) {
+                if let Some(value) = value {
+                    out.push(*metric, id, (), value);
                 }
-                Ok(None) => {}
-                Err(error) => failures.add(&ns.identity.pod, error),
             }
-        }
-        failures.finish()
+            if let Some(Some(value)) = self.established.values(&mib).next() {
+                out.push(&metrics::CURR_ESTAB, id, (), value);
+            }
+            Ok(())
+        })
     }
 }
 

@@ -5,7 +5,6 @@ mod settings;
 
 use std::sync::Arc;
 
-use netsonde_framework::probe::Failures;
 use netsonde_framework::setting::schema;
 use netsonde_framework::{
     CollectError, Counter, Fields, NsId, Probe, ProbeInfo, ProbeSpec, Samples, StartError, Started, View,
@@ -62,16 +61,13 @@ fn start(args: &serde_json::Value, host: &Host) -> Started {
 
 impl Probe for Tcpext {
     fn collect(&mut self, view: &View<'_>, out: &mut Samples) -> Result<(), CollectError> {
-        let mut failures = Failures::default();
-        for (id, ns) in view.topology.iter() {
-            let Some(netns) = self.host.netns(ns.key) else { continue };
-            match netns.mib(Table::Netstat, view.scrape, &mut self.buf) {
-                Ok(Some(mib)) => self.push(&mib, id, out),
-                Ok(None) => {}
-                Err(error) => failures.add(&ns.identity.pod, error),
+        let host = self.host.clone();
+        host.each(view, |id, _, netns| {
+            if let Some(mib) = netns.mib(Table::Netstat, view.scrape, &mut self.buf)? {
+                self.push(&mib, id, out);
             }
-        }
-        failures.finish()
+            Ok(())
+        })
     }
 }
 

@@ -3,7 +3,6 @@
 mod metrics;
 
 use netsonde_framework::label::Family;
-use netsonde_framework::probe::Failures;
 use netsonde_framework::setting::{NoSettings, schema};
 use netsonde_framework::{
     CollectError, Counter, Probe, ProbeInfo, ProbeSpec, Samples, StartError, Started, View,
@@ -59,9 +58,7 @@ fn start(args: &serde_json::Value, host: &Host) -> Started {
 
 impl Probe for Udp {
     fn collect(&mut self, view: &View<'_>, out: &mut Samples) -> Result<(), CollectError> {
-        let mut failures = Failures::default();
-        for (id, ns) in view.topology.iter() {
-            let Some(netns) = self.host.netns(ns.key) else { continue };
+        self.host.each(view, |id, _, netns| {
             let mut failed = None;
             for (table, family, fields) in &mut self.parts {
                 match netns.mib(*table, view.scrape, &mut self.buf) {
@@ -76,11 +73,8 @@ impl Probe for Udp {
                     Err(error) => failed = failed.or(Some(error)),
                 }
             }
-            if let Some(error) = failed {
-                failures.add(&ns.identity.pod, error);
-            }
-        }
-        failures.finish()
+            failed.map_or(Ok(()), Err)
+        })
     }
 }
 
