@@ -223,3 +223,15 @@ fn failures(agent: &Agent) -> Vec<(String, String)> {
     let failed = page.all("netsonde_probe_failures_total", &[]);
     failed.map(|s| (format!("{:?}", s.labels), s.value.to_string())).collect()
 }
+
+#[test]
+fn a_namespace_that_the_machine_did_not_start_with_is_never_called_the_host() {
+    needs_root!();
+    // An agent in a namespace and a process table of its own, as in a container without the host's.
+    let mut command = Command::new("unshare");
+    command.args(["--net", "--pid", "--mount-proc", "--fork"]).arg(netsonde_tests::agent::binary());
+    let output = command.args(["scrape", "--no-self"]).stdin(Stdio::null()).output().expect("unshare runs");
+    let page = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && page.contains("netsonde_udp_in_datagrams_total{"), "{page}");
+    assert!(!page.contains("hostNetwork"), "{page}");
+}

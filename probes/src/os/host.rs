@@ -52,6 +52,7 @@ pub(super) struct Inner {
     pub(super) paths: Paths,
     pub(super) live: bool,
     pub(super) own_inode: Option<u64>,
+    pub(super) own_is_initial: bool,
     pub(super) shared: Arc<Shared>,
     pub(super) watch: Arc<Watch>,
     pub(super) open: Mutex<HashMap<NetnsKey, Arc<Netns>>>,
@@ -77,6 +78,7 @@ impl Host {
         let inner = Inner {
             live,
             own_inode: live.then(own_inode).flatten(),
+            own_is_initial: Path::new(ONLY_INITIAL).exists(),
             shared: Arc::default(),
             watch,
             open: Mutex::default(),
@@ -192,6 +194,9 @@ impl Inner {
         self.watch.process(pidfd, netns)
     }
 }
+
+/// A setting that the kernel shows only to processes in the network namespace that it started with.
+const ONLY_INITIAL: &str = "/proc/sys/net/core/netdev_max_backlog";
 
 fn own_inode() -> Option<u64> {
     Some(rustix::fs::stat("/proc/thread-self/ns/net").ok()?.st_ino)

@@ -202,6 +202,10 @@ pub fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::{FromRawFd as _, IntoRawFd as _};
+    use std::os::unix::net::UnixDatagram;
+    use std::thread;
+
     use super::*;
 
     const RTM_GETLINK: u16 = 18;
@@ -228,6 +232,85 @@ mod tests {
             .ask("nonsense", Answer::One, 0xfff0, &[], &mut Vec::new(), |(): &mut (), _, _| Ok(()))
             .expect_err("no such type");
         assert!(error.to_string().contains("nonsense"), "{error}");
+    }
+
+    /// A kernel of the test's own: answers each request with the datagrams that `answer` makes for its sequence number.
+    fn answered(answer: impl Fn(u32) -> Vec<Vec<u8>> + Send + 'static) -> Netlink {
+        let (mine, kernel) = UnixDatagram::pair().expect("a pair");
+        thread::spawn(move || {
+            let mut request = [0; 256];
+            while let Ok(n) = kernel.recv(&mut request) {
+                let Some(sequence) = request[..n].get(8..12).and_then(|b| b.try_into().ok()) else { return };
+                for datagram in answer(u32::from_ne_bytes(sequence)) {
+                    if kernel.send(&datagram).is_err() {
+                        return;
+                    }
+                }
+            }
+        });
+        // SAFETY: the descriptor is open and nobody else's after `into_raw_fd`.
+        let socket = unsafe { Socket::from_raw_fd(mine.into_raw_fd()) };
+        set_socket_timeout(&socket, Timeout::Recv, Some(Duration::from_millis(200))).expect("a timeout");
+        Netlink { socket, sequence: 0 }
+    }
+
+    fn reply(kind: u16, flags: u16, sequence: u32, payload: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(HEADER + payload.len()).expect("short");
+        let mut message = length.to_ne_bytes().to_vec();
+        message.extend(kind.to_ne_bytes());
+        message.extend(flags.to_ne_bytes());
+        message.extend(sequence.to_ne_bytes());
+        message.extend([0; 4]);
+        message.extend(payload);
+        message
+    }
+
+    fn count(netlink: &mut Netlink) -> Result<usize, CollectError> {
+        netlink.ask("the dump", Answer::Dump, 1, &[], &mut Vec::new(), |n: &mut usize, _, _| {
+            *n += 1;
+            Ok(())
+        })
+    }
+
+    #[test]
+    fn a_dump_that_is_interrupted_is_asked_again_and_its_parts_are_not_mixed() {
+        // The first two are interrupted after two messages each.
+        let mut netlink = answered(|sequence| {
+            let flags = if sequence <= 2 { NLM_F_DUMP_INTR } else { 0 };
+            let part = reply(16, flags, sequence, &[0; 4]);
+            vec![part.clone(), part, reply(NLMSG_DONE, 0, sequence, &[0; 4])]
+        });
+        assert_eq!(count(&mut netlink).expect("the third is whole"), 2);
+    }
+
+    #[test]
+    fn a_dump_that_is_always_interrupted_is_an_error_that_says_so() {
+        let mut netlink = answered(|sequence| vec![reply(NLMSG_DONE, NLM_F_DUMP_INTR, sequence, &[0; 4])]);
+        let error = count(&mut netlink).expect_err("never whole");
+        assert_eq!(error.reason(), "interrupted");
+        assert!(error.to_string().contains("the dump"), "{error}");
+    }
+
+    #[test]
+    fn late_answers_to_an_earlier_request_are_not_taken() {
+        let mut netlink = answered(|sequence| {
+            let late = reply(16, 0, sequence.wrapping_sub(1), &[0; 4]);
+            vec![late.clone(), late, reply(16, 0, sequence, &[0; 4]), reply(NLMSG_DONE, 0, sequence, &[0; 4])]
+        });
+        assert_eq!(count(&mut netlink).expect("answered"), 1);
+    }
+
+    #[test]
+    fn silence_and_broken_messages_are_errors_and_not_a_hang() {
+        let error = count(&mut answered(|_| Vec::new())).expect_err("silence");
+        assert_eq!(error.reason(), "netlink");
+        let error = count(&mut answered(|sequence| {
+            let mut cut = reply(16, 0, sequence, &[0; 40]);
+            cut.truncate(30);
+            vec![cut]
+        }))
+        .expect_err("cut off");
+        assert_eq!(error.reason(), "parse");
     }
 
     #[test]

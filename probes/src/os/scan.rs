@@ -194,10 +194,12 @@ impl Scanner {
         wanted
     }
 
-    /// The namespace of process 1; where that may not be looked at, the agent's own.
+    /// The namespace that the machine started with: that of process 1, or the agent's own where that may not be looked
+    /// at. In a container process 1 can be the container's; a namespace that is known not to be the first one is never
+    /// called the host's.
     fn host_inode(&self, host: &Inner) -> Option<u64> {
-        let first = self.processes.get(&1).and_then(|k| k.inode.ok());
-        first.or(host.own_inode)
+        let first = self.processes.get(&1).and_then(|k| k.inode.ok()).or(host.own_inode)?;
+        (host.own_is_initial || host.own_inode != Some(first)).then_some(first)
     }
 
     fn unreadable_processes(&self) -> Unreadable {
