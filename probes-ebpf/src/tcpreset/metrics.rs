@@ -13,7 +13,7 @@ text_label! {
 }
 
 netsonde_framework::metrics! {
-    /// TCP resets that were sent.
+    /// TCP resets that were sent; only on Linux 6.10 and later, which tell of all of them.
     SENT: Counter<()> = "tcpreset_sent".source("tracepoint tcp:tcp_send_reset");
     /// TCP resets that were received.
     RECEIVED: Counter<()> = "tcpreset_received".source("tracepoint tcp:tcp_receive_reset");
