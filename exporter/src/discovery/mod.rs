@@ -98,7 +98,9 @@ impl Discovery {
                 return Err(error);
             }
         };
-        if unreadable != state.last.unreadable {
+        // Processes come and go; only another cause is news.
+        let before = &state.last.unreadable;
+        if unreadable.why != before.why || unreadable.namespaces != before.namespaces {
             tell(&unreadable);
         }
         state.last.unreadable = unreadable;
