@@ -109,11 +109,11 @@ fn a_hundred_thousand_drops_are_counted_to_the_packet() {
     );
     send(&pair.a.udp("10.9.0.1:0"), "10.9.0.2:6000", 100_000, 20);
     // A softirq may still be at work on the last of them.
-    let mut last = 0;
+    let mut before_that = 0;
     let seen = until("all packets have been dealt with", Duration::from_secs(5), || {
         std::thread::sleep(Duration::from_millis(50));
         let now = truth::nft_counter(&pair.b, "inet", "seen");
-        (std::mem::replace(&mut last, now) == now).then_some(now)
+        (std::mem::replace(&mut before_that, now) == now).then_some(now)
     });
     let after = agent.scrape();
     let delta = between(&before, &after);

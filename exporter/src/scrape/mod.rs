@@ -120,10 +120,12 @@ impl Scraper {
                     continue;
                 };
                 own.scraped();
+                // Taken before anyone is answered: who asks after having seen this page gets a newer one.
+                let waiting: Vec<Request> = std::iter::from_fn(|| inbox.try_recv().ok()).collect();
                 answer(first, &page);
-                while let Ok(waiting) = inbox.try_recv() {
+                for request in waiting {
                     own.shared();
-                    answer(waiting, &page);
+                    answer(request, &page);
                 }
             }
         })?;
