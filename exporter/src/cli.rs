@@ -90,6 +90,8 @@ pub enum DocsPage {
     Config,
     /// A configuration file with every key and its default.
     Example,
+    /// The operator's page of every probe: how to read it, what it needs, what it costs.
+    Guides,
 }
 
 /// Why the command ends, and with which code.
@@ -144,6 +146,10 @@ pub fn dispatch(command: Command) -> Result<(), Failure> {
                 DocsPage::Metrics => docs::metrics::page(&catalogue),
                 DocsPage::Events => docs::events::page(&catalogue),
                 DocsPage::Config => netsonde_config::reference(&known),
+                DocsPage::Guides => {
+                    catalogue.probes().map(|probe| probe.guide.trim_end()).collect::<Vec<_>>().join("\n\n")
+                        + "\n"
+                }
                 DocsPage::Example => netsonde_config::example(&known),
             };
             Ok(print(&text)?)

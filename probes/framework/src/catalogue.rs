@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use crate::metric::{Kind, MetricDef};
+use crate::metric::MetricDef;
 use crate::probe::{ProbeInfo, ProbeSpec, StartError, Started};
 
 type Start = Box<dyn Fn(&serde_json::Value) -> Started + Send + Sync>;
@@ -141,7 +141,7 @@ fn lint(probe: &str, def: &MetricDef) -> Vec<String> {
     {
         say(format!("reference name {} does not begin with kubeskoop_", reference.name));
     }
-    if def.reference_only && (def.reference.is_none() || def.kind == Kind::Counter && def.name.is_empty()) {
+    if def.reference_only && def.reference.is_none() {
         say("is for the reference only and has no reference name".into());
     }
     remarks

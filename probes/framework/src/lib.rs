@@ -20,7 +20,7 @@ pub use label::{Bound, Label, LabelKind, Labels};
 pub use metric::{Counter, Gauge, Kind, MetricDef, Reference};
 pub use monotonic::{Folded, MonotonicSum};
 pub use probe::{
-    CollectError, HookState, HookStatus, NoData, Probe, ProbeInfo, ProbeSpec, StartError, Started, View,
+    CollectError, HookState, HookStatus, Probe, ProbeInfo, ProbeSpec, StartError, Started, View,
 };
 pub use samples::{Limits, Samples, Value};
 pub use setting::{Fields, Interval};

@@ -133,15 +133,6 @@ impl StartError {
     }
 }
 
-/// Why a value is not there although nothing is wrong.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NoData {
-    /// The kernel does not have it (module not loaded, file absent).
-    Absent,
-    /// The namespace ended while it was read.
-    Gone,
-}
-
 /// Why part of a collection is missing. The `reason` label of `netsonde_probe_failures_total`.
 #[derive(Debug, thiserror::Error)]
 pub enum CollectError {

@@ -130,11 +130,6 @@ impl Host {
         }
         failures.finish()
     }
-
-    /// How many namespaces are held open.
-    pub fn open_namespaces(&self) -> usize {
-        self.0.open.lock().unwrap_or_else(PoisonError::into_inner).len()
-    }
 }
 
 impl Inner {
