@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use netsonde_framework::{Catalogue, Severity};
+use netsonde_framework::Catalogue;
 
 use super::cell;
 
@@ -15,12 +15,9 @@ pub fn page(catalogue: &Catalogue) -> String {
         let _ =
             write!(out, "\n## {}\n\n| type | severity | meaning | fields |\n|---|---|---|---|\n", probe.name);
         for event in probe.events {
-            let severity = match event.severity {
-                Severity::Info => "info",
-                Severity::Warning => "warning",
-            };
+            let severity = event.severity.text();
             let fields: Vec<String> =
-                event.fields.iter().map(|(n, help)| format!("`{n}`: {}", cell(help))).collect();
+                event.fields.iter().map(|f| format!("`{}`: {}", f.name, cell(f.help))).collect();
             let _ = writeln!(
                 out,
                 "| `{}` | {severity} | {} | {} |",

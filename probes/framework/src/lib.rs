@@ -15,7 +15,7 @@ pub mod setting;
 pub mod topology;
 
 pub use catalogue::Catalogue;
-pub use event::{Emitter, Event, EventDef, Severity};
+pub use event::{Emitter, Event, EventDef, Field, FieldDef, Flow, Form, Record, Severity};
 pub use label::{Bound, Label, LabelKind, Labels};
 pub use metric::{Counter, Gauge, Kind, MetricDef, Reference};
 pub use monotonic::{Folded, MonotonicSum};
