@@ -34,7 +34,7 @@ pub use duration::{parse as parse_duration, show as show_duration};
 pub use example::example;
 pub use known::{Known, Part};
 pub use load::{LoadError, SIZE_LIMIT, load};
-pub use model::{Config, Discovery, LabelNames, Limits, Metrics, Names, Paths, Wanted};
+pub use model::{Config, Discovery, Events, LabelNames, Limits, Metrics, Names, Paths, Wanted};
 pub use parse::parse;
 pub use reference::reference;
 pub use report::{Problem, Report};

@@ -28,6 +28,8 @@ pub struct Config {
     pub paths: Paths,
     /// How namespaces are found.
     pub discovery: Discovery,
+    /// Bounds on events.
+    pub events: Events,
 }
 
 /// A probe or sink that the file asks for.
@@ -68,6 +70,8 @@ pub(crate) struct File {
     paths: Paths,
     /// How network namespaces are found.
     discovery: Discovery,
+    /// Bounds on events, beside those that each probe has for events of one kind.
+    events: Events,
 }
 
 /// An entry of `probes` or `sinks`. Its real schema depends on the build and comes from `schema`.
@@ -155,6 +159,28 @@ pub struct Discovery {
     pub interval: Duration,
 }
 
+/// Bounds on events.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Events {
+    /// How many events of one type are told each second in the long run; the others are counted as suppressed. 1 to
+    /// 1000000.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub per_second: u32,
+    /// How many events of one type may come at once. 1 to 1000000.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub burst: u32,
+    /// How many of the last events `/events` and `netsonde events` can give; they take at most 1 MiB. 0 to 100000.
+    #[schemars(range(max = 100_000))]
+    pub recent: usize,
+}
+
+impl Default for Events {
+    fn default() -> Self {
+        Self { per_second: 1000, burst: 5000, recent: 1000 }
+    }
+}
+
 impl Default for File {
     fn default() -> Self {
         Self {
@@ -165,6 +191,7 @@ impl Default for File {
             metrics: Metrics::default(),
             paths: Paths::default(),
             discovery: Discovery::default(),
+            events: Events::default(),
         }
     }
 }
@@ -224,6 +251,7 @@ impl File {
             sinks: resolve(self.sinks, &known.sinks),
             paths: self.paths,
             discovery: self.discovery,
+            events: self.events,
         }
     }
 }

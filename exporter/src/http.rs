@@ -1,18 +1,20 @@
-//! What is served: `/metrics`, `/healthz`, `/readyz`, `/status`. Everything else is 404.
+//! What is served: `/metrics`, `/events`, `/healthz`, `/readyz`, `/status`. Everything else is 404.
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 
+use crate::events::{Bus, stream};
 use crate::scrape::{Format, Scraper};
 use crate::status::Status;
 
@@ -23,6 +25,7 @@ pub const WITHIN: Duration = Duration::from_secs(10);
 pub struct Routes {
     pub scraper: Scraper,
     pub status: Status,
+    pub bus: Arc<Bus>,
 }
 
 /// Binds, or says in one sentence why not.
@@ -100,6 +103,7 @@ impl Server {
 fn router(routes: Routes) -> Router {
     Router::new()
         .route("/metrics", get(metrics))
+        .route("/events", get(events))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/status", get(status))
@@ -123,6 +127,14 @@ async fn metrics(State(routes): State<Routes>, headers: HeaderMap) -> Response {
 /// Ready when the first search for namespaces is done, which is before anything is served.
 async fn ready() -> &'static str {
     "ready\n"
+}
+
+/// Server-sent events; see [`stream`] for what can be asked.
+async fn events(State(routes): State<Routes>, RawQuery(query): RawQuery) -> Response {
+    match stream::Wish::parse(query.as_deref().unwrap_or_default()) {
+        Ok(wish) => stream::answer(&routes.bus, wish).into_response(),
+        Err(why) => (StatusCode::BAD_REQUEST, format!("{why}\n")).into_response(),
+    }
 }
 
 async fn status(State(routes): State<Routes>) -> Response {

@@ -3,6 +3,7 @@
 mod cli;
 mod discovery;
 mod docs;
+mod events;
 mod http;
 mod node;
 mod parts;

@@ -6,9 +6,10 @@ use netsonde_probes::os::Host;
 
 /// Every probe of this build.
 pub fn catalogue(host: &Host) -> Catalogue {
-    Catalogue::default()
-        .with(netsonde_probes::SPECS, host)
-        .with(netsonde_probes_ebpf::SPECS, &netsonde_probes_ebpf::runtime::Kernel::new(host.is_live()))
+    // For tests: see `Kernel::without`.
+    let without = std::env::var("NETSONDE_WITHOUT").unwrap_or_default();
+    let kernel = netsonde_probes_ebpf::runtime::Kernel::new(host.is_live()).without(&without);
+    Catalogue::default().with(netsonde_probes::SPECS, host).with(netsonde_probes_ebpf::SPECS, &kernel)
 }
 
 /// The names and settings that a configuration may use.

@@ -10,10 +10,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use netsonde_config::{Config, Known};
 use netsonde_framework::Limits;
+use netsonde_framework::event::Rate;
 use netsonde_probes::os::Paths;
 use tokio::sync::watch;
 
 use crate::discovery::Discovery;
+use crate::events::{self, Bus};
 use crate::node;
 use crate::scrape::Style;
 use crate::supervisor::Supervisor;
@@ -38,6 +40,7 @@ pub struct Agent {
     pub paths: Paths,
     pub discovery: Discovery,
     pub supervisor: Arc<Mutex<Supervisor>>,
+    pub bus: Arc<Bus>,
     pub style: Arc<Mutex<Arc<Style>>>,
     pub reloads: Arc<Mutex<Reloads>>,
     pub address: watch::Sender<SocketAddr>,
@@ -56,6 +59,12 @@ pub fn style(config: &Config) -> Style {
 /// The limits of one scrape.
 pub fn limits(config: &Config) -> Limits {
     Limits { series: config.metrics.limits.series_per_probe }
+}
+
+/// The bounds on events.
+pub fn events(config: &Config) -> events::Limits {
+    let netsonde_config::Events { per_second, burst, recent } = config.events;
+    events::Limits { rate: Rate { per_second, burst }, recent }
 }
 
 /// The configuration in `file`, or the defaults without one.
@@ -100,7 +109,9 @@ impl Agent {
             .unwrap_or_else(PoisonError::into_inner)
             .reconcile(&config.probes, limits(config))?;
         self.discovery.set_interval(config.discovery.interval);
-        *self.style.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(style(config));
+        let style = style(config);
+        self.bus.configure(&style.node, events(config));
+        *self.style.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(style);
         if moved {
             self.address.send_replace(listen);
         }

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::cli::Failure;
 use crate::discovery::Discovery;
+use crate::events::Bus;
 use crate::reload::{self, Agent, Reloads};
 use crate::scrape::{Format, Scraper};
 use crate::selfmetrics::SelfMetrics;
@@ -29,10 +30,13 @@ pub fn run(file: Option<&Path>, listen: Option<SocketAddr>) -> Result<(), Failur
     let catalogue = Arc::new(catalogue);
 
     let discovery = Discovery::new(host).context("cannot look for network namespaces")?;
-    let supervisor = Arc::new(Mutex::new(Supervisor::new(Arc::clone(&catalogue), discovery.clone())));
-    let style = Arc::new(Mutex::new(Arc::new(reload::style(&config))));
+    let style = reload::style(&config);
+    let bus = Arc::new(Bus::new(&style.node, reload::events(&config)));
+    let style = Arc::new(Mutex::new(Arc::new(style)));
+    let supervisor = Supervisor::new(Arc::clone(&catalogue), discovery.clone(), Arc::clone(&bus));
+    let supervisor = Arc::new(Mutex::new(supervisor));
     let reloads = Arc::new(Mutex::new(Reloads::default()));
-    let own = Arc::new(SelfMetrics::new(discovery.clone(), Arc::clone(&reloads)));
+    let own = Arc::new(SelfMetrics::new(discovery.clone(), Arc::clone(&reloads), Arc::clone(&bus)));
 
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start tokio")?;
@@ -51,6 +55,7 @@ pub fn run(file: Option<&Path>, listen: Option<SocketAddr>) -> Result<(), Failur
                 paths: reload::paths(&config),
                 discovery: discovery.clone(),
                 supervisor: Arc::clone(&supervisor),
+                bus: Arc::clone(&bus),
                 style: Arc::clone(&style),
                 reloads: Arc::clone(&reloads),
                 address,
@@ -61,8 +66,12 @@ pub fn run(file: Option<&Path>, listen: Option<SocketAddr>) -> Result<(), Failur
             let status = Status { agent: Arc::clone(&agent) };
 
             let (stop, stopped) = oneshot::channel();
-            let server =
-                tokio::spawn(http::serve(listener, addresses, stopped, http::Routes { scraper, status }));
+            let server = tokio::spawn(http::serve(
+                listener,
+                addresses,
+                stopped,
+                http::Routes { scraper, status, bus },
+            ));
             tracing::info!(namespaces = discovery.topology().len(), "netsonde runs");
 
             let mut hangup = signal(SignalKind::hangup()).context("cannot take SIGHUP")?;
@@ -104,16 +113,17 @@ fn watch_file(file: &Path, reload: mpsc::Sender<()>) -> anyhow::Result<netsonde_
 pub fn scrape_once(file: Option<&Path>, format: Format, own: bool) -> Result<String, Failure> {
     let (host, catalogue, config) = prepare(file)?;
     let discovery = Discovery::new(host.0).context("cannot look for network namespaces")?;
-    let supervisor = Mutex::new(Supervisor::new(Arc::new(catalogue), discovery.clone()));
+    let style = reload::style(&config);
+    let bus = Arc::<Bus>::default();
+    let supervisor = Mutex::new(Supervisor::new(Arc::new(catalogue), discovery.clone(), Arc::clone(&bus)));
     supervisor
         .lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner)
         .reconcile(&config.probes, reload::limits(&config))
         .map_err(|why| Failure { code: 1, error: anyhow::anyhow!(why) })?;
-    let own = own.then(|| SelfMetrics::new(discovery, Arc::default()));
-    let page =
-        scrape::page(&supervisor, &reload::style(&config), own.as_ref(), Instant::now() + http::WITHIN)
-            .context("the page could not be encoded")?;
+    let own = own.then(|| SelfMetrics::new(discovery, Arc::default(), bus));
+    let page = scrape::page(&supervisor, &style, own.as_ref(), Instant::now() + http::WITHIN)
+        .context("the page could not be encoded")?;
     Ok(String::from_utf8_lossy(page.body(format)).into_owned())
 }
 

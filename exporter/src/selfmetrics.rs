@@ -7,6 +7,7 @@ use std::time::Duration;
 use netsonde_framework::{CollectError, Kind};
 
 use crate::discovery::Discovery;
+use crate::events::Bus;
 use crate::reload::Reloads;
 use crate::supervisor::{State, Supervisor};
 
@@ -38,6 +39,9 @@ own! {
     PROBE_RESTARTS = "probe_restarts", Counter, ["probe"], "How often the probe was started again after it broke.";
     PROBE_SERIES = "probe_series", Gauge, ["probe"], "Series that the probe gave to the last scrape.";
     PROBE_REFUSED = "probe_refused_series", Counter, ["probe"], "Series that were left out because the probe had reached metrics.limits.series_per_probe.";
+    EVENTS = "events", Counter, ["probe", "type"], "Events that were told, to every sink and on /events.";
+    EVENTS_SUPPRESSED = "events_suppressed", Counter, ["probe"], "Events that the agent held back because of the bounds in `events`; what the kernel side held back is in the probe's own metrics.";
+    EVENTS_UNATTRIBUTED = "events_unattributed", Counter, ["probe"], "Events that were told without a pod, because their network namespace was unknown a second later still.";
     NAMESPACES = "namespaces", Gauge, ["origin"], "Network namespaces that are read, by where their name comes from.";
     UNREADABLE_NS = "namespaces_unreadable", Gauge, [], "Network namespaces that are known and cannot be entered.";
     UNREADABLE_PROCESSES = "processes_unreadable", Gauge, [], "Processes whose network namespace cannot be told; a namespace that has only such processes and no name is not found.";
@@ -74,13 +78,14 @@ pub struct OwnFamily {
 pub struct SelfMetrics {
     discovery: Discovery,
     reloads: Arc<Mutex<Reloads>>,
+    bus: Arc<Bus>,
     scrapes: AtomicU64,
     shared: AtomicU64,
 }
 
 impl SelfMetrics {
-    pub fn new(discovery: Discovery, reloads: Arc<Mutex<Reloads>>) -> Self {
-        Self { discovery, reloads, scrapes: AtomicU64::new(0), shared: AtomicU64::new(0) }
+    pub fn new(discovery: Discovery, reloads: Arc<Mutex<Reloads>>, bus: Arc<Bus>) -> Self {
+        Self { discovery, reloads, bus, scrapes: AtomicU64::new(0), shared: AtomicU64::new(0) }
     }
 
     pub fn scraped(&self) {
@@ -97,6 +102,7 @@ impl SelfMetrics {
         let version = env!("CARGO_PKG_VERSION").to_owned();
         out.add(&BUILD_INFO, vec![("version", version), ("node", node.to_owned())], 1.0);
         probes(&mut out, &supervisor.lock().unwrap_or_else(PoisonError::into_inner));
+        events(&mut out, &self.bus);
         self.discovery(&mut out);
         out.add(&SCRAPES, vec![], self.scrapes.load(Ordering::Relaxed) as f64);
         out.add(&SCRAPES_SHARED, vec![], self.shared.load(Ordering::Relaxed) as f64);
@@ -178,6 +184,17 @@ fn probes(out: &mut Families, supervisor: &Supervisor) {
         out.add(&PROBE_RESTARTS, vec![probe()], record.restarts as f64);
         out.add(&PROBE_SERIES, vec![probe()], record.series as f64);
         out.add(&PROBE_REFUSED, vec![probe()], record.refused as f64);
+    }
+}
+
+fn events(out: &mut Families, bus: &Bus) {
+    for (probe, tally) in bus.tallies() {
+        let probe = || ("probe", probe.to_owned());
+        for (kind, told) in tally.told {
+            out.add(&EVENTS, vec![probe(), ("type", kind.into())], told as f64);
+        }
+        out.add(&EVENTS_SUPPRESSED, vec![probe()], tally.suppressed as f64);
+        out.add(&EVENTS_UNATTRIBUTED, vec![probe()], tally.unattributed as f64);
     }
 }
 

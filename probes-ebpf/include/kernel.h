@@ -13,7 +13,15 @@
 #define AF_INET6 10
 #define ETH_P_IP 0x0800
 #define ETH_P_IPV6 0x86dd
+#define IPPROTO_HOPOPTS 0
+#define IPPROTO_ICMP 1
 #define IPPROTO_TCP 6
+#define IPPROTO_UDP 17
+#define IPPROTO_ROUTING 43
+#define IPPROTO_FRAGMENT 44
+#define IPPROTO_ICMPV6 58
+#define IPPROTO_DSTOPTS 60
+#define IPPROTO_SCTP 132
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
@@ -27,6 +35,8 @@ typedef struct {
 
 struct net_device {
 	possible_net_t nd_net;
+	char name[16];
+	int ifindex;
 };
 
 struct in6_addr {
@@ -36,6 +46,12 @@ struct in6_addr {
 };
 
 struct sock_common {
+	__be32 skc_daddr;
+	__be32 skc_rcv_saddr;
+	struct in6_addr skc_v6_daddr;
+	struct in6_addr skc_v6_rcv_saddr;
+	__be16 skc_dport;
+	__u16 skc_num;
 	__u16 skc_family;
 	volatile unsigned char skc_state;
 	possible_net_t skc_net;
@@ -43,6 +59,11 @@ struct sock_common {
 
 struct sock {
 	struct sock_common __sk_common;
+	__u16 sk_protocol;
+};
+
+struct inet_sock {
+	__be16 inet_sport;
 };
 
 struct inet_connection_sock {
@@ -59,6 +80,8 @@ struct sk_buff {
 	struct net_device *dev;
 	struct sock *sk;
 	unsigned char *head;
+	unsigned int len;
+	int skb_iif;
 	__be16 protocol;
 	__u16 network_header;
 	__u16 transport_header;

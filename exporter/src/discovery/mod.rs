@@ -76,6 +76,16 @@ impl Discovery {
         Arc::new(Topology::new(topology.iter().map(|(_, ns)| Arc::clone(ns)).filter(|ns| live(ns)).collect()))
     }
 
+    /// The machine that is looked at.
+    pub fn host(&self) -> Host {
+        self.host.clone()
+    }
+
+    /// The last picture as it is, with namespaces that have gone since.
+    pub fn known(&self) -> Arc<Topology> {
+        Arc::clone(&self.lock().topology)
+    }
+
     /// What is known of the last scan.
     pub fn last(&self) -> Last {
         self.lock().last.clone()

@@ -22,7 +22,7 @@ pub fn report(output: Output) -> anyhow::Result<String> {
     let discovery = Discovery::new(host).context("cannot look for network namespaces")?;
     let all: Vec<Wanted> =
         catalogue.probes().map(|p| Wanted { name: p.name.into(), args: json!({}) }).collect();
-    let mut supervisor = Supervisor::new(catalogue, discovery);
+    let mut supervisor = Supervisor::new(catalogue, discovery, Arc::default());
     supervisor.reconcile(&all, Limits::default()).map_err(anyhow::Error::msg)?;
     let Gathered { topology, .. } = supervisor.gather(std::time::Instant::now() + WITHIN);
     let rows: Vec<_> = supervisor.records().map(|(info, state, record, _)| (info, state, record)).collect();

@@ -2,6 +2,7 @@
 //!
 //! A probe that panics or hangs costs that probe. It is started anew with growing delays, or reported `stuck`.
 
+mod bell;
 #[cfg(test)]
 mod tests;
 mod worker;
@@ -15,8 +16,9 @@ use netsonde_config::Wanted;
 use netsonde_framework::{Catalogue, CollectError, Limits, ProbeInfo, StartError, Topology};
 
 use crate::discovery::Discovery;
+use crate::events::{Bus, Peers};
 pub use worker::Collected;
-use worker::Worker;
+use worker::{Common, Worker};
 
 /// How a probe is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,16 +93,16 @@ const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_LAST: Duration = Duration::from_mins(5);
 
 pub struct Supervisor {
-    catalogue: Arc<Catalogue>,
-    discovery: Discovery,
+    common: Common,
     probes: Vec<Running>,
     limits: Limits,
-    scrapes: Arc<worker::Counter>,
 }
 
 impl Supervisor {
-    pub fn new(catalogue: Arc<Catalogue>, discovery: Discovery) -> Self {
-        Self { catalogue, discovery, probes: Vec::new(), limits: Limits::default(), scrapes: Arc::default() }
+    pub fn new(catalogue: Arc<Catalogue>, discovery: Discovery, bus: Arc<Bus>) -> Self {
+        let peers = Arc::new(Peers::new(discovery.host()));
+        let common = Common { catalogue, discovery, scrapes: Arc::default(), bus, peers };
+        Self { common, probes: Vec::new(), limits: Limits::default() }
     }
 
     /// Makes the running probes be `wanted`. New and changed ones start before anything is dropped; if the settings
@@ -139,16 +141,10 @@ impl Supervisor {
     }
 
     fn start(&self, want: &Wanted) -> Result<Running, String> {
-        let Some(info) = self.catalogue.find(&want.name) else {
+        let Some(info) = self.common.catalogue.find(&want.name) else {
             return Err("there is no such probe".into());
         };
-        let started = Worker::start(
-            info,
-            &want.args,
-            Arc::clone(&self.catalogue),
-            self.discovery.clone(),
-            Arc::clone(&self.scrapes),
-        );
+        let started = Worker::start(info, &want.args, &self.common);
         let (worker, state, retry) = match started {
             Ok(worker) => (Some(worker), State::Running, None),
             Err(StartError::Settings(why)) => return Err(why),
@@ -177,8 +173,8 @@ impl Supervisor {
     /// One probe works at a time, so a scrape uses one CPU and files that several probes read are read by the first.
     pub fn gather(&mut self, deadline: Instant) -> Gathered {
         self.retry();
-        let topology = self.discovery.topology();
-        let scrape = self.scrapes.next();
+        let topology = self.common.discovery.topology();
+        let scrape = self.common.scrapes.next();
         let (reply, answers) = channel();
         let mut collected: Vec<Collected> = Vec::new();
         let mut asked = 0;

@@ -83,7 +83,8 @@ static SPECS: &[&ProbeSpec<()>] = &[&GOOD, &PANICS, &HANGS];
 
 fn supervisor() -> Supervisor {
     let (host, _) = Host::new(Paths::default()).unwrap();
-    Supervisor::new(Arc::new(Catalogue::default().with(SPECS, &())), Discovery::new(host).unwrap())
+    let discovery = Discovery::new(host).unwrap();
+    Supervisor::new(Arc::new(Catalogue::default().with(SPECS, &())), discovery, Arc::default())
 }
 
 fn want(name: &str, args: serde_json::Value) -> Wanted {

@@ -1,11 +1,11 @@
 //! One probe on a thread of its own.
 //!
 //! The probe is built, used and dropped on this thread and nowhere else. Between scrapes it refreshes what the
-//! probe wants refreshed.
+//! probe wants refreshed, and drains its events into its [`Desk`].
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, TryRecvError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,7 +15,9 @@ use netsonde_framework::{
 };
 use rustix::time::{ClockId, clock_gettime};
 
+use super::bell::Bell;
 use crate::discovery::Discovery;
+use crate::events::{Bus, Desk, Peers};
 
 /// Numbers scrapes and refreshes; no two have the same.
 #[derive(Debug, Default)]
@@ -37,6 +39,16 @@ pub struct Collected {
     pub cpu: Duration,
 }
 
+/// What every worker uses.
+#[derive(Clone)]
+pub struct Common {
+    pub catalogue: Arc<Catalogue>,
+    pub discovery: Discovery,
+    pub scrapes: Arc<Counter>,
+    pub bus: Arc<Bus>,
+    pub peers: Arc<Peers>,
+}
+
 struct Ask {
     topology: Arc<Topology>,
     scrape: u64,
@@ -46,7 +58,9 @@ struct Ask {
 
 /// A handle to the thread; dropping it stops the probe.
 pub struct Worker {
-    asks: SyncSender<Ask>,
+    /// Taken when the worker is dropped, before the bell rings.
+    asks: Option<SyncSender<Ask>>,
+    bell: Arc<Bell>,
     answered: Arc<AtomicU64>,
     hooks: Arc<Mutex<Vec<HookStatus>>>,
 }
@@ -58,19 +72,21 @@ impl Worker {
     pub fn start(
         info: &'static ProbeInfo,
         args: &serde_json::Value,
-        catalogue: Arc<Catalogue>,
-        discovery: Discovery,
-        scrapes: Arc<Counter>,
+        common: &Common,
     ) -> Result<Self, StartError> {
         let (asks, inbox) = sync_channel(1);
+        let bell =
+            Bell::new().map_err(|error| StartError::Failed(format!("cannot make an eventfd: {error}")))?;
+        let bell = Arc::new(bell);
         let (started, outcome) = sync_channel(1);
         let answered = Arc::new(AtomicU64::new(0));
         let hooks = Arc::new(Mutex::new(Vec::new()));
         let (args, answered_there, hooks_there) = (args.clone(), Arc::clone(&answered), Arc::clone(&hooks));
+        let (common, bell_there) = (common.clone(), Arc::clone(&bell));
         thread::Builder::new()
             .name(info.name.into())
             .spawn(move || {
-                let built = catch_unwind(AssertUnwindSafe(|| catalogue.start(info.name, &args)))
+                let built = catch_unwind(AssertUnwindSafe(|| common.catalogue.start(info.name, &args)))
                     .unwrap_or_else(|panic| Err(StartError::Failed(message(&*panic))));
                 let (probe, result) = match built {
                     Ok(probe) => (Some(probe), Ok(())),
@@ -80,23 +96,26 @@ impl Worker {
                     return;
                 }
                 if let Some(probe) = probe {
+                    let Common { discovery, scrapes, bus, peers, .. } = common;
+                    let desk = Desk::new(info.name, bus, discovery.clone(), peers);
                     let mut here = Here {
                         info,
                         probe,
                         discovery,
                         scrapes,
+                        desk,
                         seen: Arc::default(),
                         hooks: hooks_there,
-                        refreshed: Ok(()),
+                        between: Ok(()),
                     };
-                    here.work(&inbox, &answered_there);
+                    here.work(&inbox, &bell_there, &answered_there);
                 }
             })
             .map_err(|error| StartError::Failed(format!("cannot start a thread: {error}")))?;
         outcome.recv_timeout(START_WITHIN).map_err(|_| {
             StartError::Failed(format!("did not start within {} s", START_WITHIN.as_secs()))
         })??;
-        Ok(Self { asks, answered, hooks })
+        Ok(Self { asks: Some(asks), bell, answered, hooks })
     }
 
     /// Asks for samples; `false` when the thread is gone.
@@ -107,7 +126,10 @@ impl Worker {
         limits: Limits,
         reply: Sender<Collected>,
     ) -> bool {
-        self.asks.try_send(Ask { topology, scrape, limits, reply }).is_ok()
+        let ask = Ask { topology, scrape, limits, reply };
+        let sent = self.asks.as_ref().is_some_and(|asks| asks.try_send(ask).is_ok());
+        self.bell.ring();
+        sent
     }
 
     /// Whether this scrape's question was answered, in time or not.
@@ -120,25 +142,43 @@ impl Worker {
     }
 }
 
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.asks = None;
+        self.bell.ring();
+    }
+}
+
+/// After records were drained, the kernel side does not wake the reader for 20 ms: it looks again by itself.
+const LOOK_AGAIN: Duration = Duration::from_millis(25);
+
 /// What the thread owns.
 struct Here {
     info: &'static ProbeInfo,
     probe: Box<dyn Probe>,
     discovery: Discovery,
     scrapes: Arc<Counter>,
+    desk: Desk,
     seen: Arc<Topology>,
     hooks: Arc<Mutex<Vec<HookStatus>>>,
-    /// How the last refresh went; told with the next scrape.
-    refreshed: Result<(), CollectError>,
+    /// How the work between scrapes went; told with the next one.
+    between: Result<(), CollectError>,
 }
 
 impl Here {
-    fn work(&mut self, inbox: &Receiver<Ask>, answered: &AtomicU64) {
+    fn work(&mut self, inbox: &Receiver<Ask>, bell: &Bell, answered: &AtomicU64) {
         self.publish_hooks();
         let mut due = self.probe.interval().map(|_| Instant::now());
+        let mut drained = false;
         loop {
-            let wait = due.map_or(Duration::from_hours(1), |d| d.saturating_duration_since(Instant::now()));
-            match inbox.recv_timeout(wait) {
+            // A probe that panicked is not touched again; the next scrape tells and ends it.
+            let broken = matches!(self.between, Err(CollectError::Broken(_)));
+            let until_due = due.map(|at| at.saturating_duration_since(Instant::now()));
+            let look = drained.then_some(LOOK_AGAIN);
+            let wait = [until_due, look, self.desk.due()].into_iter().flatten().min();
+            let records = if broken { None } else { self.probe.wake() };
+            let readable = bell.wait(records, wait);
+            match inbox.try_recv() {
                 Ok(ask) => {
                     let scrape = ask.scrape;
                     let broken = self.answer(&ask);
@@ -147,17 +187,27 @@ impl Here {
                         return;
                     }
                 }
-                Err(RecvTimeoutError::Timeout) => {
-                    // A probe that panicked is not touched again; the next scrape tells and ends it.
-                    let broken = matches!(self.refreshed, Err(CollectError::Broken(_)));
-                    if let Some(interval) = self.probe.interval().filter(|_| !broken) {
-                        self.refresh();
-                        due = Some(Instant::now() + interval);
-                    } else {
-                        due = None;
+                Err(TryRecvError::Empty) => {}
+                Err(TryRecvError::Disconnected) => {
+                    // What the kernel has told already is not lost.
+                    if !broken {
+                        self.drain();
                     }
+                    self.desk.close();
+                    return;
                 }
-                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            let broken = matches!(self.between, Err(CollectError::Broken(_)));
+            drained = readable && !broken;
+            if drained {
+                self.drain();
+            }
+            self.desk.tell();
+            if due.is_some_and(|at| at <= Instant::now()) {
+                due = self.probe.interval().filter(|_| !broken).map(|interval| {
+                    self.refresh();
+                    Instant::now() + interval
+                });
             }
         }
     }
@@ -168,11 +218,11 @@ impl Here {
         self.forget(&ask.topology);
         let mut samples = Samples::new(self.info.metrics, ask.limits);
         let view = View { topology: &ask.topology, scrape: ask.scrape };
-        let refreshed = std::mem::replace(&mut self.refreshed, Ok(()));
-        let result = match refreshed {
+        let between = std::mem::replace(&mut self.between, Ok(()));
+        let result = match between {
             Err(CollectError::Broken(why)) => Err(Box::new(why) as Box<dyn std::any::Any + Send>),
-            refreshed => catch_unwind(AssertUnwindSafe(|| self.probe.collect(&view, &mut samples)))
-                .map(|collected| collected.and(refreshed)),
+            between => catch_unwind(AssertUnwindSafe(|| self.probe.collect(&view, &mut samples)))
+                .map(|collected| collected.and(between)),
         };
         let broken = result.is_err();
         let error = match result {
@@ -194,8 +244,18 @@ impl Here {
         let topology = self.discovery.topology();
         self.forget(&topology);
         let view = View { topology: &topology, scrape: self.scrapes.next() };
-        self.refreshed = catch_unwind(AssertUnwindSafe(|| self.probe.refresh(&view)))
+        self.between = catch_unwind(AssertUnwindSafe(|| self.probe.refresh(&view)))
             .unwrap_or_else(|panic| Err(CollectError::Broken(message(&*panic))));
+    }
+
+    fn drain(&mut self) {
+        let emitter = self.desk.emitter();
+        let drained = catch_unwind(AssertUnwindSafe(|| self.probe.drain(emitter)))
+            .unwrap_or_else(|panic| Err(CollectError::Broken(message(&*panic))));
+        // An error of a refresh is not hidden by a drain that went well.
+        if drained.is_err() {
+            self.between = drained;
+        }
     }
 
     fn forget(&mut self, topology: &Arc<Topology>) {

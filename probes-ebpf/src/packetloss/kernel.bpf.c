@@ -1,15 +1,26 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* packetloss: every packet that the kernel frees as dropped, counted by namespace, reason, protocol and circumstance.
- * What counts as loss and what is housekeeping is decided in user space, from these keys. */
-#include "count.h"
+/* packetloss: every packet that the kernel frees as dropped, counted by namespace, reason, protocol, direction and
+ * circumstance; and a sample of them with both ends and the place. */
+#include "event.h"
 #include "netns.h"
+#include "tuple.h"
 
 /* How many arguments skb:kfree_skb has: 3 since Linux 5.17 (reason), 4 since 6.11 (the receiving socket). */
 const volatile __u32 KFREE_SKB_ARGUMENTS = 3;
+/* Whether events have the stack of the place. */
+const volatile __u32 STACKS = 0;
 
 #define NOT_IP 1
 #define MULTICAST 2
 #define TCP_RESET 4
+/* The circumstances above, and ICMPv6: what decides whether a reason is housekeeping. */
+#define ICMPV6 8
+#define CIRCUMSTANCES 16
+
+#define UNKNOWN 0
+#define RECEIVE 1
+#define TRANSMIT 2
+#define FORWARD 3
 
 struct drop {
 	__u64 netns;
@@ -17,68 +28,71 @@ struct drop {
 	__u8 protocol;
 	__u8 flags;
 	__u8 family;
-	__u8 unused;
+	__u8 direction;
 };
 
-COUNTERS(DROPS, struct drop, 16384);
+COUNTERS(DROPS, struct drop, 8192);
 
-struct ipv4 {
-	__u8 start[9];
-	__u8 protocol;
-	__u16 checksum;
-	__u32 source;
-	__u8 destination[4];
+/* Which reasons are housekeeping: a bit for each combination of circumstances. User space fills it, from the names of
+ * the running kernel. Reasons beyond it are those of subsystems, and none of them is. */
+#define KNOWN_REASONS 512
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, KNOWN_REASONS);
+	__type(key, __u32);
+	__type(value, __u32);
+} HOUSEKEEPING SEC(".maps");
+
+#define FRAMES 16
+
+struct loss {
+	__u64 netns;
+	__u64 time;
+	__u64 suppressed;
+	__u64 place;
+	struct tuple tuple;
+	__u32 reason;
+	__u32 length;
+	char device[16];
+	__u8 direction;
+	__u8 frames;
+	__u8 unused[6];
+	__u64 stack[FRAMES];
 };
 
-struct ipv6 {
-	__u8 start[6];
-	__u8 next;
-	__u8 hops;
-	__u8 source[16];
-	__u8 destination[16];
-};
+EVENT_RING(1 << 19);
 
-#define TCP_FLAGS_BYTE 13
-#define TCP_RST 0x04
-
-/* Protocol and circumstance from the packet's own headers. */
-static __always_inline void look(const struct sk_buff *skb, struct drop *drop)
+/* Multicast, and for IPv4 broadcast: 224.0.0.0/4 and 255.255.255.255. */
+static __always_inline int is_multicast(const struct network *network)
 {
-	unsigned char *head = skb->head;
-	__u16 network = skb->network_header;
-	__u16 protocol = __builtin_bswap16(skb->protocol);
-	__u32 length = 0;
+	if (network->family == 4)
+		return network->v4.destination[0] >= 224;
+	return network->v6.destination[0] == 0xff;
+}
 
-	if (protocol == ETH_P_IP) {
-		struct ipv4 ip = {};
-		if (bpf_probe_read_kernel(&ip, sizeof(ip), head + network))
-			return;
-		drop->family = 4;
-		drop->protocol = ip.protocol;
-		length = (ip.start[0] & 0xf) * 4;
-		/* 224.0.0.0/4 and 255.255.255.255. */
-		if (ip.destination[0] >= 224)
-			drop->flags |= MULTICAST;
-	} else if (protocol == ETH_P_IPV6) {
-		struct ipv6 ip = {};
-		if (bpf_probe_read_kernel(&ip, sizeof(ip), head + network))
-			return;
-		drop->family = 6;
-		drop->protocol = ip.next;
-		length = sizeof(ip);
-		if (ip.destination[0] == 0xff)
-			drop->flags |= MULTICAST;
-	} else {
-		drop->flags |= NOT_IP;
-		return;
-	}
-	if (drop->protocol == IPPROTO_TCP) {
-		__u8 flags = 0;
-		/* Not from transport_header, which is not set yet on some ways. */
-		bpf_probe_read_kernel(&flags, sizeof(flags), head + network + length + TCP_FLAGS_BYTE);
-		if (flags & TCP_RST)
-			drop->flags |= TCP_RESET;
-	}
+/* A packet that came in by one device and is at another one is on its way through. One that never came in by a device
+ * and has a socket was made here. */
+static __always_inline __u8 direction_of(const struct sk_buff *skb, const struct sock *rx_sk,
+					 const struct net_device *dev)
+{
+	int came_by = skb->skb_iif;
+
+	if (rx_sk)
+		return RECEIVE;
+	if (!came_by)
+		return skb->sk ? TRANSMIT : UNKNOWN;
+	return dev && dev->ifindex != came_by ? FORWARD : RECEIVE;
+}
+
+static __always_inline int is_housekeeping(const struct drop *drop)
+{
+	__u32 reason = drop->reason;
+	__u32 *bits = bpf_map_lookup_elem(&HOUSEKEEPING, &reason);
+	__u32 circumstance = drop->flags & (ICMPV6 - 1);
+
+	if (drop->family == 6 && drop->protocol == IPPROTO_ICMPV6)
+		circumstance |= ICMPV6;
+	return bits && *bits >> circumstance & 1;
 }
 
 SEC("tp_btf/kfree_skb")
@@ -87,14 +101,68 @@ int packetloss_kfree_skb(__u64 *ctx)
 	const struct sk_buff *skb = (const struct sk_buff *)ctx[0];
 	const struct sock *rx_sk = 0;
 	struct drop drop = {};
+	struct network network = {};
+	struct transport_header transport = {};
 
 	if (KFREE_SKB_ARGUMENTS >= 3)
 		drop.reason = (__u32)ctx[2];
 	if (KFREE_SKB_ARGUMENTS >= 4)
 		rx_sk = (const struct sock *)ctx[3];
 	drop.netns = netns_of_skb(skb, rx_sk);
-	look(skb, &drop);
-	count(&DROPS, &drop);
+
+	read_network(skb, &network);
+	if (network.family) {
+		skip_extensions(skb, &network);
+		drop.family = network.family;
+		drop.protocol = network.protocol;
+		if (is_multicast(&network))
+			drop.flags |= MULTICAST;
+		if (network.protocol == IPPROTO_TCP) {
+			read_transport(skb, &network, &transport);
+			if (transport.flags & TCP_RST)
+				drop.flags |= TCP_RESET;
+		}
+	} else {
+		drop.flags |= NOT_IP;
+	}
+
+	/* A device whose namespace is another one is none: its place holds something else (see netns.h). */
+	const struct net_device *dev = skb->dev;
+	if (dev && netns_of_dev(dev) != drop.netns)
+		dev = 0;
+	drop.direction = direction_of(skb, rx_sk, dev);
+
+	struct tally *tally = count(&DROPS, &drop);
+	if (!EVENT_INTERVAL_NS || is_housekeeping(&drop))
+		return 0;
+	__u64 now = bpf_ktime_get_ns();
+	if (!may_tell(tally, now))
+		return 0;
+	struct loss *loss = reserve_event(tally, struct loss);
+	if (!loss)
+		return 0;
+	loss->netns = drop.netns;
+	loss->time = now;
+	loss->suppressed = suppressed_since(tally);
+	loss->place = ctx[1];
+	loss->reason = drop.reason;
+	loss->length = skb->len;
+	loss->direction = drop.direction;
+	loss->frames = 0;
+	__builtin_memset(loss->unused, 0, sizeof(loss->unused));
+	__builtin_memset(loss->device, 0, sizeof(loss->device));
+	if (dev)
+		bpf_probe_read_kernel(loss->device, sizeof(loss->device), dev->name);
+	if (has_ports(network.protocol) && network.protocol != IPPROTO_TCP)
+		read_transport(skb, &network, &transport);
+	__builtin_memset(&loss->tuple, 0, sizeof(loss->tuple));
+	tuple_of_packet(&network, &transport, &loss->tuple);
+	if (STACKS) {
+		long bytes = bpf_get_stack(ctx, loss->stack, sizeof(loss->stack), 0);
+		if (bytes > 0)
+			loss->frames = bytes / sizeof(loss->stack[0]);
+	}
+	submit_event(loss, now);
 	return 0;
 }
 

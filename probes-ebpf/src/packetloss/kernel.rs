@@ -1,6 +1,9 @@
-//! The key of the kernel side's counters: `struct drop` of `kernel.bpf.c`, field by field.
+//! What the kernel side writes: `struct drop`, the key of its counters, and `struct loss`, its event, field by field.
 
-use super::metrics::Protocol;
+use netsonde_framework::Flow;
+
+use super::metrics::{Direction, Protocol};
+use crate::runtime::{Record, flow};
 
 /// The size of the key.
 pub const SIZE: usize = 16;
@@ -13,17 +16,22 @@ pub struct Drop {
     protocol: u8,
     flags: u8,
     family: u8,
+    /// Which way the packet went.
+    pub direction: Direction,
 }
 
 const NOT_IP: u8 = 1;
 const MULTICAST: u8 = 2;
 const TCP_RESET: u8 = 4;
+const CIRCUMSTANCES: u8 = 16;
+const ICMPV6: u8 = 58;
 
 impl Drop {
     /// Reads a key. The namespace is its first eight bytes.
     pub fn read(key: &[u8; SIZE]) -> Self {
         let reason = u32::from_ne_bytes([key[8], key[9], key[10], key[11]]);
-        Self { reason, protocol: key[12], flags: key[13], family: key[14] }
+        let direction = direction(key[15]);
+        Self { reason, protocol: key[12], flags: key[13], family: key[14], direction }
     }
 
     pub fn protocol(self) -> Protocol {
@@ -45,7 +53,6 @@ impl Drop {
     /// - Neighbour discovery that is ignored on purpose.
     /// - A reset for a connection that is gone: there is nothing left to lose.
     pub fn is_housekeeping(self, reason: &str) -> bool {
-        const ICMPV6: u8 = 58;
         match reason {
             "QUEUE_PURGE" | "SKB_CONSUMED" | "NOT_DROPPED_YET" => true,
             "NOT_SPECIFIED" => {
@@ -59,15 +66,133 @@ impl Drop {
     }
 }
 
+/// For the kernel side, which tells of no housekeeping: a bit for each combination of circumstances in which a drop of
+/// this reason is housekeeping. Bit 3 of the combination is ICMPv6, the others are the flags of the key.
+pub fn housekeeping_bits(reason: &str) -> u32 {
+    (0..CIRCUMSTANCES).fold(0, |bits, circumstance| {
+        let icmpv6 = circumstance & 8 != 0;
+        let drop = Drop {
+            reason: 0,
+            protocol: if icmpv6 { ICMPV6 } else { 0 },
+            flags: circumstance & 7,
+            family: if icmpv6 { 6 } else { 4 },
+            direction: Direction::Unknown,
+        };
+        bits | u32::from(drop.is_housekeeping(reason)) << circumstance
+    })
+}
+
+fn direction(number: u8) -> Direction {
+    Direction::ALL.get(usize::from(number)).copied().unwrap_or(Direction::Unknown)
+}
+
+/// The netfilter hook that a function of the kernel runs.
+pub fn hook_of_caller(function: &str) -> Option<&'static str> {
+    match function {
+        "ip_rcv" | "ipv6_rcv" | "ip_list_rcv" | "ip_sublist_rcv" | "ipv6_list_rcv" | "ip6_sublist_rcv" => {
+            Some("prerouting")
+        }
+        "ip_local_deliver" | "ip6_input" => Some("input"),
+        "ip_forward" | "ip6_forward" => Some("forward"),
+        "__ip_local_out" | "__ip6_local_out" => Some("output"),
+        "ip_output" | "ip6_output" | "ip_mc_output" => Some("postrouting"),
+        _ => None,
+    }
+}
+
+/// The most frames of a stack.
+const FRAMES: usize = 16;
+
+/// One dropped packet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loss {
+    pub netns: u64,
+    /// Monotonic, nanoseconds.
+    pub time: u64,
+    pub suppressed: u64,
+    /// Where it was freed: an address in a kernel function.
+    pub place: u64,
+    pub flow: Option<Flow>,
+    pub reason: u32,
+    pub length: u32,
+    pub device: String,
+    pub direction: Direction,
+    /// How many frames the stack has.
+    pub frames: usize,
+    stack: [u64; FRAMES],
+}
+
+impl Loss {
+    /// Reads an event.
+    pub fn read(record: Record<'_>) -> Self {
+        let mut stack = [0; FRAMES];
+        for (i, frame) in stack.iter_mut().enumerate() {
+            *frame = record.u64(104 + 8 * i);
+        }
+        Self {
+            netns: record.u64(0),
+            time: record.u64(8),
+            suppressed: record.u64(16),
+            place: record.u64(24),
+            flow: flow(record.part(32)),
+            reason: record.u32(72),
+            length: record.u32(76),
+            device: record.text::<16>(80),
+            direction: direction(record.u8(96)),
+            frames: usize::from(record.u8(97)).min(FRAMES),
+            stack,
+        }
+    }
+
+    /// The addresses on the stack, innermost first.
+    pub fn stack(&self) -> impl Iterator<Item = u64> {
+        self.stack.iter().take(self.frames).copied()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::runtime::{assert_layout, types};
 
     #[test]
+    fn the_event_is_laid_out_as_in_the_kernel_side() {
+        let members = &[
+            ("netns", 0),
+            ("time", 8),
+            ("suppressed", 16),
+            ("place", 24),
+            ("tuple", 32),
+            ("reason", 72),
+            ("length", 76),
+            ("device", 80),
+            ("direction", 96),
+            ("frames", 97),
+            ("unused", 98),
+            ("stack", 104),
+        ];
+        assert_layout(types!("packetloss"), "loss", members, 232);
+    }
+
+    #[test]
+    fn the_kernel_side_is_told_what_housekeeping_is() {
+        assert_eq!(housekeeping_bits("QUEUE_PURGE"), 0xffff);
+        assert_eq!(housekeeping_bits("NETFILTER_DROP"), 0);
+        let bits = housekeeping_bits("NO_SOCKET");
+        assert_eq!((bits >> TCP_RESET & 1, bits & 1), (1, 0));
+        assert_eq!(housekeeping_bits("NOT_SPECIFIED") >> 8 & 1, 1, "ICMPv6");
+    }
+
+    #[test]
     fn the_key_is_laid_out_as_in_the_kernel_side() {
-        let members =
-            &[("netns", 0), ("reason", 8), ("protocol", 12), ("flags", 13), ("family", 14), ("unused", 15)];
+        let members = &[
+            ("netns", 0),
+            ("reason", 8),
+            ("protocol", 12),
+            ("flags", 13),
+            ("family", 14),
+            ("direction", 15),
+        ];
         assert_layout(types!("packetloss"), "drop", members, SIZE);
     }
 

@@ -14,17 +14,28 @@ closed_label! {
     }
 }
 
+closed_label! {
+    /// Which way the packet went: to a socket or program here (receive), from one (transmit), or through (forward); `unknown` where the kernel does not tell.
+    pub enum Direction = "direction" {
+        Unknown = "unknown", Receive = "receive", Transmit = "transmit", Forward = "forward",
+    }
+}
+
 netsonde_framework::metrics! {
     /// Packets that the kernel dropped, without its own housekeeping.
     PACKETS: Counter<()> = "packetloss_packets".reference("kubeskoop_packetloss_total").source("tracepoint skb:kfree_skb");
     /// Packets that a firewall rule or another netfilter hook dropped.
     NETFILTER: Counter<()> = "packetloss_netfilter_packets".reference("kubeskoop_packetloss_netfilter").source("tracepoint skb:kfree_skb, reason NETFILTER_DROP");
-    /// Packets that the kernel dropped, by its reason and the packet's protocol, without its own housekeeping.
-    DROPS: Counter<(Reason, Protocol)> = "packetloss_drops".source("tracepoint skb:kfree_skb");
+    /// Packets that the kernel dropped, by its reason, the packet's protocol and its direction, without its own housekeeping.
+    DROPS: Counter<(Reason, Protocol, Direction)> = "packetloss_drops".source("tracepoint skb:kfree_skb");
     /// Packets that the kernel freed as dropped although nothing was lost: purged queues, multicast that nobody wanted, answers to a reset.
     HOUSEKEEPING: Counter<(Reason,)> = "packetloss_housekeeping".source("tracepoint skb:kfree_skb");
     /// Dropped packets whose network namespace is unknown or gone, on the host's row.
     UNATTRIBUTED: Counter<()> = "packetloss_unattributed".source("tracepoint skb:kfree_skb");
     /// Dropped packets that were not counted above because the table in the kernel was full, on the host's row.
     UNCOUNTED: Counter<()> = "packetloss_uncounted".source("eBPF map UNCOUNTED");
+    /// Drops that no event told of because of the limit in `events`; a namespace without any has no series.
+    SUPPRESSED: Counter<()> = "packetloss_suppressed_events".source("eBPF map DROPS");
+    /// Drops that no event told of because the ring buffer was full; a namespace without any has no series.
+    LOST: Counter<()> = "packetloss_lost_events".source("eBPF map DROPS");
 }

@@ -93,13 +93,19 @@ impl Btf {
         types.filter_map(|at| self.type_at(*at)).find(|t| t.kind == kind && self.name(t.name) == Some(name))
     }
 
-    /// How many arguments a tracepoint hands to a program; `None` where the kernel does not have it.
+    /// Every tracepoint, with how many arguments it hands to a program.
     ///
     /// `btf_trace_NAME` is a pointer to its function, whose first argument is the kernel's own.
-    pub fn tracepoint_arguments(&self, name: &str) -> Option<u32> {
-        let pointer = self.get(self.find(TYPEDEF, &format!("btf_trace_{name}"))?.other)?;
-        let function = self.get(pointer.other).filter(|f| pointer.kind == PTR && f.kind == FUNC_PROTO)?;
-        u32::try_from(function.members).ok()?.checked_sub(1)
+    pub fn tracepoints(&self) -> BTreeMap<String, u32> {
+        let typedefs =
+            self.types.iter().skip(1).filter_map(|at| self.type_at(*at)).filter(|t| t.kind == TYPEDEF);
+        let tracepoints = typedefs.filter_map(|typedef| {
+            let name = self.name(typedef.name)?.strip_prefix("btf_trace_")?;
+            let pointer = self.get(typedef.other)?;
+            let function = self.get(pointer.other).filter(|f| pointer.kind == PTR && f.kind == FUNC_PROTO)?;
+            Some((name.to_owned(), u32::try_from(function.members).ok()?.checked_sub(1)?))
+        });
+        tracepoints.collect()
     }
 
     /// The members of a struct in order: name and offset in bytes; and its size. For the tests that compare layouts.
@@ -141,8 +147,8 @@ mod tests {
     fn the_running_kernel_tells_arguments_and_names() {
         let data = std::fs::read("/sys/kernel/btf/vmlinux").expect("these tests need a kernel with BTF");
         let btf = Btf::parse(data).expect("the kernel's own");
-        assert!(btf.tracepoint_arguments("kfree_skb").is_some_and(|n| n >= 2));
-        assert_eq!(btf.tracepoint_arguments("no_such_tracepoint"), None);
+        let tracepoints = btf.tracepoints();
+        assert!(tracepoints.get("kfree_skb").is_some_and(|n| *n >= 2), "{tracepoints:?}");
         let reasons = btf.enumeration("skb_drop_reason");
         assert!(reasons.values().any(|name| name == "SKB_DROP_REASON_NO_SOCKET"), "{reasons:?}");
         assert!(btf.enumeration("no_such_enumeration").is_empty());
@@ -156,7 +162,7 @@ mod tests {
         for length in 0..whole.len() {
             if let Some(btf) = Btf::parse(whole[..length].to_vec()) {
                 let _ = btf.enumeration("skb_drop_reason");
-                let _ = btf.tracepoint_arguments("kfree_skb");
+                let _ = btf.tracepoints();
             }
         }
     }

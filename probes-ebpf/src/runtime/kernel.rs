@@ -9,13 +9,11 @@ use netsonde_framework::StartError;
 use super::btf::Btf;
 
 const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
-const TRACEPOINTS: &[&str] =
-    &["kfree_skb", "tcp_send_reset", "tcp_receive_reset", "tcp_retransmit_skb", "tcp_retransmit_synack"];
-
 /// The small part of the kernel's type information that the probes need.
 #[derive(Debug)]
 struct Facts {
-    arguments: BTreeMap<&'static str, u32>,
+    /// By tracepoint.
+    arguments: BTreeMap<String, u32>,
     drop_reasons: BTreeMap<u32, String>,
     reset_reasons: BTreeMap<u32, String>,
 }
@@ -25,13 +23,27 @@ struct Facts {
 pub struct Kernel {
     facts: Arc<OnceLock<Result<Facts, String>>>,
     live: bool,
+    without: Arc<[String]>,
 }
 
 impl Kernel {
     /// `live` says whether the namespaces that the agent reads are this kernel's. Where they are those of a frozen
     /// /proc, no probe of this crate runs: it would tell of another machine.
     pub fn new(live: bool) -> Self {
-        Self { facts: Arc::default(), live }
+        Self { facts: Arc::default(), live, without: Arc::new([]) }
+    }
+
+    /// The same, as if it could not do this: words of [`super::Rung::text`] with commas between them. For tests of what
+    /// is left when a kernel lacks something.
+    #[must_use]
+    pub fn without(mut self, rungs: &str) -> Self {
+        self.without =
+            rungs.split(',').map(|word| word.trim().to_owned()).filter(|w| !w.is_empty()).collect();
+        self
+    }
+
+    pub(super) fn is_without(&self, rung: &str) -> bool {
+        self.without.iter().any(|w| w == rung)
     }
 
     fn facts(&self) -> Result<&Facts, StartError> {
@@ -63,8 +75,7 @@ fn read() -> Result<Facts, String> {
         format!("this kernel does not tell its types (no {VMLINUX}, CONFIG_DEBUG_INFO_BTF): {error}")
     })?;
     let btf = Btf::parse(data).ok_or_else(|| format!("{VMLINUX} is not BTF that this version can read"))?;
-    let arguments =
-        TRACEPOINTS.iter().filter_map(|name| Some((*name, btf.tracepoint_arguments(name)?))).collect();
+    let arguments = btf.tracepoints();
     let short = |name: &str, prefix: &str| {
         btf.enumeration(name)
             .into_iter()

@@ -1,8 +1,9 @@
 //! A probe that counts: its programs, its counters, whose they are, and what becomes of those whose namespace is unknown
 //! or gone.
 //!
-//! Every key begins with the cookie of a namespace. A count that cannot be given to a namespace is never given to
-//! another one: it is told apart, and stays counted when its key is removed.
+//! Every key begins with the cookie of a namespace, and every value with `struct tally` of include/count.h. A count
+//! that cannot be given to a namespace is never given to another one: it is told apart, and stays counted when its key
+//! is removed.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -12,15 +13,23 @@ use netsonde_framework::{CollectError, HookStatus, NetnsKey, NsId, StartError, V
 use super::kernel::Kernel;
 use super::maps::Counters;
 use super::object::{Hook, Object, Setting};
+use super::ring::Ring;
+
+/// The numbers of `struct tally`.
+pub const TALLY: usize = 5;
+const COUNT: usize = 0;
+const SUPPRESSED: usize = 2;
+const LOST: usize = 4;
 
 /// How long a namespace may be unknown before its counts are closed. New ones are found within seconds.
 const UNKNOWN_FOR: Duration = Duration::from_mins(1);
 
-/// Running programs and their counters, with keys of `K` bytes, of which the first eight are the namespace's cookie.
+/// Running programs and their counters, with keys of `K` bytes, of which the first eight are the namespace's cookie,
+/// and values of `V` numbers, of which the first five are the tally.
 #[derive(Debug)]
-pub struct Ledger<const K: usize> {
+pub struct Ledger<const K: usize, const V: usize = TALLY> {
     object: Object,
-    counters: Counters<K>,
+    counters: Counters<K, V>,
     /// Since when a cookie is unknown.
     unknown: HashMap<u64, Instant>,
     gone: HashSet<u64>,
@@ -28,13 +37,24 @@ pub struct Ledger<const K: usize> {
     closed: u64,
 }
 
-/// What is in no namespace's count.
-#[derive(Debug, Clone, Copy)]
+/// Events of one namespace that were not told.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Held {
+    /// The limit of their key held them back.
+    pub suppressed: u64,
+    /// The ring buffer was full.
+    pub lost: u64,
+}
+
+/// What is in no namespace's count, and which events were not told.
+#[derive(Debug, Default)]
 pub struct Rest {
     /// Its namespace is unknown or gone.
     pub unattributed: u64,
     /// It found the table in the kernel full.
     pub uncounted: u64,
+    /// By namespace; one that held back nothing is not here.
+    pub held: HashMap<NsId, Held>,
 }
 
 /// The cookie that a key begins with.
@@ -42,7 +62,7 @@ fn cookie<const K: usize>(key: &[u8; K]) -> u64 {
     key.first_chunk().map_or(0, |bytes| u64::from_ne_bytes(*bytes))
 }
 
-impl<const K: usize> Ledger<K> {
+impl<const K: usize, const V: usize> Ledger<K, V> {
     /// Loads and attaches a probe's programs, whose counters are in the map of this name.
     pub fn open(
         kernel: &Kernel,
@@ -56,36 +76,52 @@ impl<const K: usize> Ledger<K> {
         Ok(Self { object, counters, unknown: HashMap::new(), gone: HashSet::new(), closed: 0 })
     }
 
+    /// The programs and their other maps.
+    pub fn object(&mut self) -> &mut Object {
+        &mut self.object
+    }
+
+    /// The ring buffer of the events.
+    pub fn ring(&mut self) -> Result<Ring, StartError> {
+        self.object.ring("EVENTS")
+    }
+
     /// How each hook fared.
     pub fn hooks(&self) -> &[HookStatus] {
         self.object.hooks()
     }
 
-    /// Hands each key with its namespace and count to `each`.
+    /// Hands each key with its namespace and numbers to `each`. The first number is the count.
     pub fn read(
         &mut self,
         view: &View<'_>,
-        mut each: impl FnMut(NsId, &[u8; K], u64),
+        mut each: impl FnMut(NsId, &[u8; K], &[u64; V]),
     ) -> Result<Rest, CollectError> {
         let known: HashMap<u64, NsId> = view.topology.iter().map(|(id, ns)| (ns.key.0, id)).collect();
         let now = Instant::now();
-        let mut unattributed = 0;
+        let mut rest = Rest::default();
         let mut close = Vec::new();
         let mut seen = HashSet::new();
-        self.counters.read(|key, count| {
+        self.counters.read(|key, numbers| {
             let netns = cookie(key);
+            let count = numbers[COUNT];
             if let Some(id) = known.get(&netns) {
-                each(*id, key, count);
+                each(*id, key, numbers);
+                if numbers[SUPPRESSED] + numbers[LOST] > 0 {
+                    let held = rest.held.entry(*id).or_default();
+                    held.suppressed += numbers[SUPPRESSED];
+                    held.lost += numbers[LOST];
+                }
             } else if self.gone.contains(&netns) {
                 close.push(*key);
             } else {
-                unattributed += count;
+                rest.unattributed += count;
                 seen.insert(netns);
                 // Cookie 0 is no namespace at all; its keys are few and stay.
                 let since = *self.unknown.entry(netns).or_insert(now);
                 if netns != 0 && now.duration_since(since) > UNKNOWN_FOR {
                     self.closed += count;
-                    unattributed -= count;
+                    rest.unattributed -= count;
                     close.push(*key);
                 }
             }
@@ -94,7 +130,9 @@ impl<const K: usize> Ledger<K> {
         for key in close {
             self.counters.remove(&key);
         }
-        Ok(Rest { unattributed: unattributed + self.closed, uncounted: self.object.uncounted()? })
+        rest.unattributed += self.closed;
+        rest.uncounted = self.object.uncounted()?;
+        Ok(rest)
     }
 
     /// The namespaces' rows are gone from the page; their keys are removed at the next reading.

@@ -12,9 +12,9 @@ const LOOKUP_BATCH: libc::c_int = 24;
 const DELETE_ELEM: libc::c_int = 3;
 const BATCH: usize = 1024;
 
-/// A per-CPU hash map with keys of `K` bytes and one 64-bit count.
+/// A per-CPU hash map with keys of `K` bytes and values of `V` 64-bit numbers.
 #[derive(Debug)]
-pub struct Counters<const K: usize> {
+pub struct Counters<const K: usize, const V: usize> {
     name: String,
     map: MapData,
     cpus: usize,
@@ -45,22 +45,28 @@ struct Element {
     flags: u64,
 }
 
-impl<const K: usize> Counters<K> {
+impl<const K: usize, const V: usize> Counters<K, V> {
     pub(super) fn new(name: &str, map: Map) -> Result<Self, StartError> {
         let Map::PerCpuHashMap(map) = map else {
             return Err(StartError::Failed(format!("map {name} is no per-CPU hash map")));
         };
         let cpus = aya::util::nr_cpus()
             .map_err(|(path, error)| StartError::Failed(format!("cannot count CPUs in {path}: {error}")))?;
-        Ok(Self { name: name.to_owned(), map, cpus, keys: vec![0; BATCH * K], values: vec![0; BATCH * cpus] })
+        Ok(Self {
+            name: name.to_owned(),
+            map,
+            cpus,
+            keys: vec![0; BATCH * K],
+            values: vec![0; BATCH * cpus * V],
+        })
     }
 
     fn fd(&self) -> BorrowedFd<'_> {
         self.map.fd().as_fd()
     }
 
-    /// Hands each key and its count, summed over CPUs, to `each`.
-    pub fn read(&mut self, mut each: impl FnMut(&[u8; K], u64)) -> Result<(), CollectError> {
+    /// Hands each key and its numbers, each summed over CPUs, to `each`.
+    pub fn read(&mut self, mut each: impl FnMut(&[u8; K], &[u64; V])) -> Result<(), CollectError> {
         // The cursor is opaque to user space; for hash maps the kernel uses four bytes, and never more than a key.
         let mut cursor = [[0u8; 64]; 2];
         let mut first = true;
@@ -87,11 +93,16 @@ impl<const K: usize> Counters<K> {
                 }
             };
             let count = (attr.count as usize).min(BATCH);
-            for (key, values) in
-                self.keys.chunks_exact(K).zip(self.values.chunks_exact(self.cpus)).take(count)
-            {
+            let values = self.values.chunks_exact(self.cpus * V);
+            for (key, values) in self.keys.chunks_exact(K).zip(values).take(count) {
+                let mut sums = [0u64; V];
+                for of_cpu in values.chunks_exact(V) {
+                    for (sum, value) in sums.iter_mut().zip(of_cpu) {
+                        *sum = sum.wrapping_add(*value);
+                    }
+                }
                 if let Ok(key) = key.try_into() {
-                    each(key, values.iter().fold(0u64, |sum, v| sum.wrapping_add(*v)));
+                    each(key, &sums);
                 }
             }
             if end {

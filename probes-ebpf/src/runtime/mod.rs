@@ -1,14 +1,24 @@
 //! Loading, attaching and reading eBPF programs. The only place of this crate with `unsafe`.
 
 pub mod btf;
+mod clock;
 mod kernel;
 mod ledger;
+mod limit;
 mod maps;
 mod object;
+mod ring;
+mod symbols;
+mod tuple;
 
+pub use clock::Clock;
 pub use kernel::Kernel;
-pub use ledger::{Ledger, Rest};
-pub use object::{Hook, Setting};
+pub use ledger::{Held, Ledger, Rest, TALLY};
+pub use limit::EventLimit;
+pub use object::{Hook, Object, Role, Rung, Setting};
+pub use ring::{Record, Ring};
+pub use symbols::{Place, Symbols};
+pub use tuple::{TUPLE, flow, protocol_name};
 
 /// Embeds the object of a probe, aligned as its parser wants it.
 #[macro_export]

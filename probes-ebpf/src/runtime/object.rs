@@ -1,20 +1,85 @@
-//! A probe's programs: loaded, attached, and detached when dropped.
+//! A probe's programs: loaded, attached by the first rung of each hook's ladder that works, and detached when dropped.
 
-use aya::maps::{MapData, PerCpuArray};
-use aya::programs::BtfTracePoint;
+use aya::maps::{Array, Map, MapData, PerCpuArray};
+use aya::programs::{BtfTracePoint, FEntry, FExit, KProbe, Program, RawTracePoint};
 use aya::{Btf, Ebpf, EbpfLoader};
 use netsonde_framework::{CollectError, HookState, HookStatus, StartError};
 
 use super::kernel::Kernel;
 use super::maps::Counters;
+use super::ring::Ring;
 
-/// A place in the kernel and the program for it.
+/// A place in the kernel and the ways to get there, best first.
 #[derive(Debug, Clone, Copy)]
 pub struct Hook {
-    /// The tracepoint.
-    pub tracepoint: &'static str,
-    /// The C function.
-    pub program: &'static str,
+    /// What `/status` calls it: the tracepoint or the function.
+    pub name: &'static str,
+    /// What its loss means.
+    pub role: Role,
+    /// Tried in turn; the first that attaches is used.
+    pub rungs: &'static [Rung],
+}
+
+/// What the loss of a hook means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// The probe lives on such hooks: without any of them it is unsupported.
+    Source,
+    /// It adds to what the sources tell.
+    Detail,
+}
+
+/// One way to attach: the kernel's name of the place and the C function for it.
+#[derive(Debug, Clone, Copy)]
+pub enum Rung {
+    /// A tracepoint whose arguments are typed pointers.
+    TpBtf(&'static str, &'static str),
+    /// The same tracepoint with plain numbers for arguments.
+    RawTp(&'static str, &'static str),
+    /// Entry of a function, by trampoline.
+    Fentry(&'static str, &'static str),
+    /// Return of a function, by trampoline.
+    Fexit(&'static str, &'static str),
+    /// Entry of a function, by breakpoint.
+    Kprobe(&'static str, &'static str),
+    /// Return of a function, by breakpoint.
+    Kretprobe(&'static str, &'static str),
+}
+
+impl Rung {
+    /// The word for it in `/status` and in `NETSONDE_WITHOUT`.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::TpBtf(..) => "tp_btf",
+            Self::RawTp(..) => "raw_tp",
+            Self::Fentry(..) => "fentry",
+            Self::Fexit(..) => "fexit",
+            Self::Kprobe(..) => "kprobe",
+            Self::Kretprobe(..) => "kretprobe",
+        }
+    }
+
+    const fn place(self) -> &'static str {
+        match self {
+            Self::TpBtf(place, _)
+            | Self::RawTp(place, _)
+            | Self::Fentry(place, _)
+            | Self::Fexit(place, _)
+            | Self::Kprobe(place, _)
+            | Self::Kretprobe(place, _) => place,
+        }
+    }
+
+    const fn program(self) -> &'static str {
+        match self {
+            Self::TpBtf(_, program)
+            | Self::RawTp(_, program)
+            | Self::Fentry(_, program)
+            | Self::Fexit(_, program)
+            | Self::Kprobe(_, program)
+            | Self::Kretprobe(_, program) => program,
+        }
+    }
 }
 
 /// A `const volatile` of the C side, set before the verifier looks: branches that it rules out are never loaded.
@@ -23,7 +88,28 @@ pub struct Setting {
     /// The C variable.
     pub name: &'static str,
     /// Its value.
-    pub value: u32,
+    pub value: Constant,
+}
+
+/// The value of a [`Setting`], of the C variable's size.
+#[derive(Debug, Clone, Copy)]
+pub enum Constant {
+    /// `__u32`.
+    U32(u32),
+    /// `__u64`.
+    U64(u64),
+}
+
+impl Setting {
+    /// A `__u32`.
+    pub const fn u32(name: &'static str, value: u32) -> Self {
+        Self { name, value: Constant::U32(value) }
+    }
+
+    /// A `__u64`.
+    pub const fn u64(name: &'static str, value: u64) -> Self {
+        Self { name, value: Constant::U64(value) }
+    }
 }
 
 /// The loaded programs of a probe.
@@ -35,7 +121,7 @@ pub struct Object {
 
 impl Object {
     /// Loads `bytes` and attaches each hook. A hook that this kernel lacks costs only itself; it is an error only when
-    /// none is left.
+    /// no source is left.
     pub fn load(
         kernel: &Kernel,
         bytes: &[u8],
@@ -49,30 +135,25 @@ impl Object {
         let mut loader = EbpfLoader::new();
         loader.btf(Some(&btf));
         for setting in settings {
-            loader.override_global(setting.name, &setting.value, true);
+            match &setting.value {
+                Constant::U32(value) => loader.override_global(setting.name, value, true),
+                Constant::U64(value) => loader.override_global(setting.name, value, true),
+            };
         }
         let mut ebpf = loader.load(bytes).map_err(|error| refused("load its maps", &error))?;
-        let mut fared = Vec::new();
-        for hook in hooks {
-            let state = if kernel.tracepoint_arguments(hook.tracepoint)?.is_none() {
-                HookState::Unsupported("this kernel has no such tracepoint".into())
-            } else {
-                match attach(&mut ebpf, hook, &btf) {
-                    Ok(()) => HookState::Attached("tp_btf"),
-                    Err(why) => HookState::Failed(why),
-                }
-            };
-            fared.push(HookStatus { name: hook.tracepoint, state });
-        }
+        let fared: Vec<HookStatus> = hooks
+            .iter()
+            .map(|hook| HookStatus { name: hook.name, state: climb(&mut ebpf, kernel, hook, &btf) })
+            .collect();
         drop(btf);
         give_back();
-        if fared.iter().any(|h| matches!(h.state, HookState::Attached(_))) {
+        let sources = || hooks.iter().zip(&fared).filter(|(hook, _)| hook.role == Role::Source);
+        if sources().any(|(_, status)| matches!(status.state, HookState::Attached(_))) {
             return Ok(Self { ebpf, hooks: fared });
         }
-        let why: Vec<String> = fared
-            .iter()
-            .map(|h| match &h.state {
-                HookState::Unsupported(why) | HookState::Failed(why) => format!("{}: {why}", h.name),
+        let why: Vec<String> = sources()
+            .map(|(hook, status)| match &status.state {
+                HookState::Unsupported(why) | HookState::Failed(why) => format!("{}: {why}", hook.name),
                 HookState::Attached(_) => String::new(),
             })
             .collect();
@@ -84,32 +165,121 @@ impl Object {
         &self.hooks
     }
 
+    /// Whether this hook is attached.
+    pub fn has(&self, name: &str) -> bool {
+        self.hooks.iter().any(|h| h.name == name && matches!(h.state, HookState::Attached(_)))
+    }
+
+    /// Notes how something fared that the events need and that is no program.
+    pub fn note(&mut self, status: HookStatus) {
+        self.hooks.push(status);
+    }
+
     /// What found no room in the counters since the start.
     pub fn uncounted(&self) -> Result<u64, CollectError> {
+        self.sum("UNCOUNTED", 0)
+    }
+
+    /// One number of a per-CPU array, summed over CPUs; 0 where the object has no such map.
+    pub fn sum(&self, name: &str, index: u32) -> Result<u64, CollectError> {
         let read = |error: aya::maps::MapError| CollectError::Read {
-            what: "eBPF map UNCOUNTED".into(),
+            what: format!("eBPF map {name}"),
             source: std::io::Error::other(error),
         };
-        let Some(map) = self.ebpf.map("UNCOUNTED") else { return Ok(0) };
+        let Some(map) = self.ebpf.map(name) else { return Ok(0) };
         let array: PerCpuArray<&MapData, u64> = map.try_into().map_err(read)?;
-        Ok(array.get(&0, 0).map_err(read)?.iter().sum())
+        Ok(array.get(&index, 0).map_err(read)?.iter().sum())
+    }
+
+    /// Fills an array of the object from its start.
+    pub fn fill(&mut self, name: &str, values: &[u32]) -> Result<(), StartError> {
+        let failed = |why: &dyn std::fmt::Display| StartError::Failed(format!("eBPF map {name}: {why}"));
+        let map = self.ebpf.map_mut(name).ok_or_else(|| failed(&"the object has none"))?;
+        let mut array: Array<&mut MapData, u32> = map.try_into().map_err(|e| failed(&e))?;
+        for (index, value) in (0..array.len()).zip(values) {
+            array.set(index, value, 0).map_err(|e| failed(&e))?;
+        }
+        Ok(())
     }
 
     /// The counters in the map of this name.
-    pub fn counters<const K: usize>(&mut self, name: &str) -> Result<Counters<K>, StartError> {
-        let map = self
-            .ebpf
-            .take_map(name)
-            .ok_or_else(|| StartError::Failed(format!("the object has no map {name}")))?;
-        Counters::new(name, map)
+    pub fn counters<const K: usize, const V: usize>(
+        &mut self,
+        name: &str,
+    ) -> Result<Counters<K, V>, StartError> {
+        Counters::new(name, self.take(name)?)
+    }
+
+    /// The ring buffer in the map of this name.
+    pub fn ring(&mut self, name: &str) -> Result<Ring, StartError> {
+        Ring::new(name, self.take(name)?)
+    }
+
+    fn take(&mut self, name: &str) -> Result<Map, StartError> {
+        self.ebpf.take_map(name).ok_or_else(|| StartError::Failed(format!("the object has no map {name}")))
     }
 }
 
-fn attach(ebpf: &mut Ebpf, hook: &Hook, btf: &Btf) -> Result<(), String> {
-    let program = ebpf.program_mut(hook.program).ok_or("the object has no such program")?;
-    let program: &mut BtfTracePoint = program.try_into().map_err(|e| format!("not a tp_btf program: {e}"))?;
-    program.load(hook.tracepoint, btf).map_err(|e| told("load", &e))?;
-    program.attach().map_err(|e| told("attach", &e))?;
+/// Tries the rungs of a hook in turn.
+fn climb(ebpf: &mut Ebpf, kernel: &Kernel, hook: &Hook, btf: &Btf) -> HookState {
+    let mut failed = Vec::new();
+    let mut lacking = Vec::new();
+    for rung in hook.rungs {
+        if kernel.is_without(rung.text()) {
+            lacking.push(format!("{}: NETSONDE_WITHOUT names it", rung.text()));
+            continue;
+        }
+        let tracepoint = matches!(rung, Rung::TpBtf(..) | Rung::RawTp(..));
+        if tracepoint && kernel.tracepoint_arguments(rung.place()).ok().flatten().is_none() {
+            lacking.push("this kernel has no such tracepoint".to_owned());
+            continue;
+        }
+        match attach(ebpf, *rung, btf) {
+            Ok(()) => return HookState::Attached(rung.text()),
+            Err(why) => failed.push(format!("{}: {why}", rung.text())),
+        }
+    }
+    lacking.dedup();
+    if failed.is_empty() {
+        return HookState::Unsupported(lacking.join("; "));
+    }
+    lacking.extend(failed);
+    // A function that cannot be hooked is a matter of the kernel; a tracepoint that is there should have worked.
+    let function = hook.rungs.iter().all(|r| !matches!(r, Rung::TpBtf(..) | Rung::RawTp(..)));
+    if function { HookState::Unsupported(lacking.join("; ")) } else { HookState::Failed(lacking.join("; ")) }
+}
+
+fn attach(ebpf: &mut Ebpf, rung: Rung, btf: &Btf) -> Result<(), String> {
+    let program = ebpf.program_mut(rung.program()).ok_or("the object has no such program")?;
+    let place = rung.place();
+    match (rung, program) {
+        (Rung::TpBtf(..), Program::BtfTracePoint(program)) => {
+            let program: &mut BtfTracePoint = program;
+            program.load(place, btf).map_err(|e| told("load", &e))?;
+            program.attach().map_err(|e| told("attach", &e))?;
+        }
+        (Rung::RawTp(..), Program::RawTracePoint(program)) => {
+            let program: &mut RawTracePoint = program;
+            program.load().map_err(|e| told("load", &e))?;
+            program.attach(place).map_err(|e| told("attach", &e))?;
+        }
+        (Rung::Fentry(..), Program::FEntry(program)) => {
+            let program: &mut FEntry = program;
+            program.load(place, btf).map_err(|e| told("load", &e))?;
+            program.attach().map_err(|e| told("attach", &e))?;
+        }
+        (Rung::Fexit(..), Program::FExit(program)) => {
+            let program: &mut FExit = program;
+            program.load(place, btf).map_err(|e| told("load", &e))?;
+            program.attach().map_err(|e| told("attach", &e))?;
+        }
+        (Rung::Kprobe(..) | Rung::Kretprobe(..), Program::KProbe(program)) => {
+            let program: &mut KProbe = program;
+            program.load().map_err(|e| told("load", &e))?;
+            program.attach(place, 0).map_err(|e| told("attach", &e))?;
+        }
+        (rung, _) => return Err(format!("{} is no {} program", rung.program(), rung.text())),
+    }
     Ok(())
 }
 

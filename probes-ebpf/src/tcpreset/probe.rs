@@ -11,7 +11,7 @@ use netsonde_framework::{
 };
 
 use crate::object;
-use crate::runtime::{Hook, Kernel, Ledger, Setting};
+use crate::runtime::{Hook, Kernel, Ledger, Role, Rung, Setting};
 use kernel::{Reset, SIZE};
 use metrics::Kind;
 
@@ -35,8 +35,16 @@ pub static SPEC: ProbeSpec<Kernel> = ProbeSpec {
 };
 
 const HOOKS: &[Hook] = &[
-    Hook { tracepoint: "tcp_send_reset", program: "tcpreset_send" },
-    Hook { tracepoint: "tcp_receive_reset", program: "tcpreset_receive" },
+    Hook {
+        name: "tcp:tcp_send_reset",
+        role: Role::Source,
+        rungs: &[Rung::TpBtf("tcp_send_reset", "tcpreset_send")],
+    },
+    Hook {
+        name: "tcp:tcp_receive_reset",
+        role: Role::Source,
+        rungs: &[Rung::TpBtf("tcp_receive_reset", "tcpreset_receive")],
+    },
 ];
 
 struct TcpReset {
@@ -49,7 +57,7 @@ struct TcpReset {
 fn start(args: &serde_json::Value, kernel: &Kernel) -> Started {
     let NoSettings {} = StartError::settings(args)?;
     let arguments = kernel.tracepoint_arguments("tcp_send_reset")?.unwrap_or_default();
-    let settings = [Setting { name: "SEND_RESET_ARGUMENTS", value: arguments }];
+    let settings = [Setting::u32("SEND_RESET_ARGUMENTS", arguments)];
     let ledger = Ledger::open(kernel, object!("tcpreset"), &settings, HOOKS, "RESETS")?;
     Ok(Box::new(TcpReset { ledger, reasons: kernel.reset_reasons()?.clone(), tells_all: arguments >= 3 }))
 }
@@ -64,7 +72,8 @@ struct Sums {
 impl Probe for TcpReset {
     fn collect(&mut self, view: &View<'_>, out: &mut Samples) -> Result<(), CollectError> {
         let mut sums: HashMap<NsId, Sums> = HashMap::new();
-        let rest = self.ledger.read(view, |id, key, count| {
+        let rest = self.ledger.read(view, |id, key, numbers| {
+            let count = numbers[0];
             let Some(reset) = Reset::read(key) else { return };
             let sums = sums.entry(id).or_default();
             *(if reset.kind == Kind::Receive { &mut sums.received } else { &mut sums.sent }) += count;

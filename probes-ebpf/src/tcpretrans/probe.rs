@@ -11,7 +11,7 @@ use netsonde_framework::{
 };
 
 use crate::object;
-use crate::runtime::{Hook, Kernel, Ledger, Setting};
+use crate::runtime::{Hook, Kernel, Ledger, Role, Rung, Setting};
 use kernel::{Retransmission, SIZE};
 use metrics::Kind;
 
@@ -32,8 +32,16 @@ pub static SPEC: ProbeSpec<Kernel> = ProbeSpec {
 };
 
 const HOOKS: &[Hook] = &[
-    Hook { tracepoint: "tcp_retransmit_skb", program: "tcpretrans_skb" },
-    Hook { tracepoint: "tcp_retransmit_synack", program: "tcpretrans_synack" },
+    Hook {
+        name: "tcp:tcp_retransmit_skb",
+        role: Role::Source,
+        rungs: &[Rung::TpBtf("tcp_retransmit_skb", "tcpretrans_skb")],
+    },
+    Hook {
+        name: "tcp:tcp_retransmit_synack",
+        role: Role::Source,
+        rungs: &[Rung::TpBtf("tcp_retransmit_synack", "tcpretrans_synack")],
+    },
 ];
 
 struct TcpRetrans {
@@ -43,7 +51,7 @@ struct TcpRetrans {
 fn start(args: &serde_json::Value, kernel: &Kernel) -> Started {
     let NoSettings {} = StartError::settings(args)?;
     let arguments = kernel.tracepoint_arguments("tcp_retransmit_skb")?.unwrap_or_default();
-    let settings = [Setting { name: "RETRANSMIT_ARGUMENTS", value: arguments }];
+    let settings = [Setting::u32("RETRANSMIT_ARGUMENTS", arguments)];
     let ledger = Ledger::open(kernel, object!("tcpretrans"), &settings, HOOKS, "RETRANSMISSIONS")?;
     Ok(Box::new(TcpRetrans { ledger }))
 }
@@ -57,7 +65,8 @@ struct Sums {
 impl Probe for TcpRetrans {
     fn collect(&mut self, view: &View<'_>, out: &mut Samples) -> Result<(), CollectError> {
         let mut sums: HashMap<NsId, Sums> = HashMap::new();
-        let rest = self.ledger.read(view, |id, key, count| {
+        let rest = self.ledger.read(view, |id, key, numbers| {
+            let count = numbers[0];
             let Some(read) = Retransmission::read(key) else { return };
             let sums = sums.entry(id).or_default();
             let kinds = if read.failed { &mut sums.failed } else { &mut sums.made };

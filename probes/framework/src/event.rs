@@ -259,6 +259,11 @@ impl Emitter {
         Self { rate, now: Instant::now(), buckets: HashMap::new(), taken: Vec::new(), suppressed: 0 }
     }
 
+    /// Takes a new limit.
+    pub fn set_rate(&mut self, rate: Rate) {
+        self.rate = rate;
+    }
+
     /// The moment that the events which follow are measured against.
     pub fn at(&mut self, now: Instant) {
         self.now = now;

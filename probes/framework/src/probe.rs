@@ -43,8 +43,9 @@ pub trait Probe: Send {
         None
     }
 
-    /// Turns the kernel's records into events.
-    fn drain(&mut self, _view: &View<'_>, _events: &mut Emitter) -> Result<(), CollectError> {
+    /// Turns the kernel's records into events: a bounded number of them, so that a scrape does not wait long. Called
+    /// again at once while [`Probe::wake`] stays readable, and once more 25 ms after the last records.
+    fn drain(&mut self, _events: &mut Emitter) -> Result<(), CollectError> {
         Ok(())
     }
 
@@ -91,7 +92,7 @@ pub struct ProbeInfo {
     /// Its metrics.
     pub metrics: &'static [&'static MetricDef],
     /// Its events.
-    pub events: &'static [EventDef],
+    pub events: &'static [&'static EventDef],
     /// The rights and kernel features it needs, one a line, for `netsonde probes` and the documentation.
     pub needs: &'static [&'static str],
     /// Whether it runs when the configuration names no probes.

@@ -2,6 +2,7 @@
 //!
 //! This is the only place of the crate with `unsafe`, and the only one that enters namespaces.
 
+mod addresses;
 mod enter;
 pub mod heap;
 mod host;

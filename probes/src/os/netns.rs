@@ -4,6 +4,7 @@
 //! it as soon as its process ends or its name is removed, and from then on every read says it is gone.
 //! Kept descriptors halve the cost of a read; see docs/decisions.
 
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,6 +15,7 @@ use std::{fs, io, thread};
 use netsonde_framework::{CollectError, NetnsKey};
 use rustix::fs::{Mode, OFlags};
 
+use super::addresses;
 use super::enter::Enterer;
 use super::link::{self, Links};
 use super::mib::{Layouts, Mib, Table};
@@ -302,6 +304,11 @@ impl Netns {
         }
         *kept = self.netlink(Protocol::Route, |netlink| link::dump(netlink, buf))?.map(Arc::new);
         Ok(kept.clone())
+    }
+
+    /// The addresses that others can reach; none in a frozen tree and once the namespace is gone.
+    pub fn addresses(&self) -> Result<Vec<IpAddr>, CollectError> {
+        Ok(self.netlink(Protocol::Route, addresses::dump)?.unwrap_or_default())
     }
 }
 

@@ -1,0 +1,146 @@
+//! One event as one flat JSON object: the common fields, the probe's own, and how many were suppressed.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
+use netsonde_framework::{Event, Field, Flow};
+use serde::ser::{Serialize, SerializeMap as _, Serializer};
+
+/// Whose an event is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owner {
+    pub namespace: Arc<str>,
+    pub pod: Arc<str>,
+}
+
+/// An event with everything that is known of it.
+pub struct Told<'a> {
+    pub id: &'a str,
+    pub node: &'a str,
+    pub probe: &'static str,
+    pub owner: Option<&'a Owner>,
+    pub peer: Option<&'a Owner>,
+    pub event: &'a Event,
+}
+
+impl Told<'_> {
+    /// One line without a line feed.
+    pub fn line(&self) -> String {
+        let mut line = Vec::with_capacity(512);
+        // Strings, numbers and lists of strings always serialise, and a Vec takes all of them.
+        serde_json::to_writer(&mut line, self).unwrap_or_default();
+        String::from_utf8(line).unwrap_or_default()
+    }
+}
+
+impl Serialize for Told<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        let event = self.event;
+        map.serialize_entry("id", self.id)?;
+        map.serialize_entry("time", &Time(event.time_ns))?;
+        map.serialize_entry("node", self.node)?;
+        map.serialize_entry("probe", self.probe)?;
+        map.serialize_entry("type", event.def.name)?;
+        map.serialize_entry("severity", event.def.severity.text())?;
+        if let Some(owner) = self.owner {
+            map.serialize_entry("namespace", &*owner.namespace)?;
+            map.serialize_entry("pod", &*owner.pod)?;
+        }
+        if let Some(peer) = self.peer {
+            map.serialize_entry("peer_namespace", &*peer.namespace)?;
+            map.serialize_entry("peer_pod", &*peer.pod)?;
+        }
+        if let Some(Flow { protocol, src, dst, ports }) = &event.flow {
+            map.serialize_entry("protocol", protocol)?;
+            map.serialize_entry("src", &Address(*src))?;
+            if let Some((port, _)) = ports {
+                map.serialize_entry("sport", port)?;
+            }
+            map.serialize_entry("dst", &Address(*dst))?;
+            if let Some((_, port)) = ports {
+                map.serialize_entry("dport", port)?;
+            }
+        }
+        for (name, value) in &event.fields {
+            map.serialize_entry(name, &Value(value))?;
+        }
+        if event.suppressed > 0 {
+            map.serialize_entry("suppressed", &event.suppressed)?;
+        }
+        map.end()
+    }
+}
+
+struct Address(IpAddr);
+
+impl Serialize for Address {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
+
+struct Time(u64);
+
+impl Serialize for Time {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let time = UNIX_EPOCH + Duration::from_nanos(self.0);
+        serializer.collect_str(&humantime::format_rfc3339_nanos(time))
+    }
+}
+
+struct Value<'a>(&'a Field);
+
+impl Serialize for Value<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Field::Number(number) => serializer.serialize_u64(*number),
+            Field::Flag(flag) => serializer.serialize_bool(*flag),
+            Field::Text(text) => serializer.serialize_str(text),
+            Field::Shared(text) => serializer.serialize_str(text),
+            Field::Texts(texts) => serializer.collect_seq(texts.iter().map(|text| &**text)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use netsonde_framework::{EventDef, Severity};
+
+    use super::*;
+
+    static LOSS: EventDef =
+        EventDef { name: "PacketLoss", help: "Lost.", severity: Severity::Warning, fields: &[] };
+
+    #[test]
+    fn an_event_is_one_flat_object_in_a_fixed_order() {
+        let flow = Flow {
+            protocol: "tcp".into(),
+            src: "10.0.0.1".parse().expect("an address"),
+            dst: "fd00::2".parse().expect("an address"),
+            ports: Some((1024, 80)),
+        };
+        let event = Event {
+            def: &LOSS,
+            time_ns: 1_700_000_000_000_000_042,
+            netns: None,
+            flow: Some(flow),
+            fields: vec![("reason", "NO \"SOCKET\"".into()), ("stack", vec![Arc::from("a+0x1")].into())],
+            suppressed: 3,
+        };
+        let owner = Owner { namespace: "shop".into(), pod: "cart-0".into() };
+        let told = Told {
+            id: "1-2",
+            node: "n",
+            probe: "packetloss",
+            owner: Some(&owner),
+            peer: None,
+            event: &event,
+        };
+        assert_eq!(
+            told.line(),
+            r#"{"id":"1-2","time":"2023-11-14T22:13:20.000000042Z","node":"n","probe":"packetloss","type":"PacketLoss","severity":"warning","namespace":"shop","pod":"cart-0","protocol":"tcp","src":"10.0.0.1","sport":1024,"dst":"fd00::2","dport":80,"reason":"NO \"SOCKET\"","stack":["a+0x1"],"suppressed":3}"#
+        );
+    }
+}

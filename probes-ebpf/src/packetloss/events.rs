@@ -1,0 +1,115 @@
+//! The event of `packetloss`: one dropped packet, with both ends, the reason and the place in the kernel.
+
+use std::sync::Arc;
+
+use netsonde_framework::{Event, EventDef, FieldDef, Form, NetnsKey, Severity};
+
+use super::kernel::{self, Loss};
+use super::metrics::Direction;
+use crate::runtime::{Clock, Symbols};
+
+/// A dropped packet.
+pub static PACKET_LOSS: EventDef = EventDef {
+    name: "PacketLoss",
+    help: "The kernel dropped a packet.",
+    severity: Severity::Warning,
+    fields: &[
+        FieldDef::new("reason", Form::Text, "The kernel's reason (enum skb_drop_reason)."),
+        FieldDef::new("place", Form::Text, "The kernel function that dropped it."),
+        FieldDef::new(
+            "direction",
+            Form::Text,
+            "receive, transmit or forward; absent where the kernel does not tell.",
+        ),
+        FieldDef::new(
+            "device",
+            Form::Text,
+            "The network device that it was at, by its name in that namespace.",
+        ),
+        FieldDef::new(
+            "length",
+            Form::Number,
+            "Bytes of the packet from the network header on, or from where it was cut.",
+        ),
+        FieldDef::new(
+            "hook",
+            Form::Text,
+            "The netfilter hook, for NETFILTER_DROP: prerouting, input, forward, output or postrouting.",
+        ),
+        FieldDef::new("filter", Form::Text, "Whose rule it was, for NETFILTER_DROP: nf_tables or x_tables."),
+        FieldDef::new("stack", Form::Texts, "The kernel's stack at that place, innermost first."),
+    ],
+};
+
+/// One event of it.
+pub fn event(loss: Loss, reason: Arc<str>, symbols: &Symbols, clock: Clock) -> Event {
+    let mut fields = Vec::with_capacity(8);
+    let netfilter = reason.as_ref() == "NETFILTER_DROP";
+    fields.push(("reason", reason.into()));
+    if let Some(place) = symbols.place(loss.place) {
+        fields.push(("place", Arc::clone(&place.function).into()));
+    }
+    if loss.direction != Direction::Unknown {
+        fields.push(("direction", loss.direction.text().into()));
+    }
+    let stack: Vec<u64> = loss.stack().collect();
+    if !loss.device.is_empty() {
+        fields.push(("device", loss.device.into()));
+    }
+    fields.push(("length", loss.length.into()));
+    if netfilter {
+        let functions = stack.iter().filter_map(|a| symbols.place(*a)).map(|p| p.function.as_ref());
+        let (hook, filter) = netfilter_of(functions);
+        fields.extend(hook.map(|hook| ("hook", hook.into())));
+        fields.extend(filter.map(|filter| ("filter", filter.into())));
+    }
+    if !stack.is_empty() {
+        let stack: Vec<Arc<str>> = stack.iter().map(|address| symbols.exact(*address)).collect();
+        fields.push(("stack", stack.into()));
+    }
+    Event {
+        def: &PACKET_LOSS,
+        time_ns: clock.time_of_day(loss.time),
+        netns: (loss.netns != 0).then_some(NetnsKey(loss.netns)),
+        flow: loss.flow,
+        fields,
+        suppressed: loss.suppressed,
+    }
+}
+
+/// The netfilter hook and the owner of the rule, from the functions on the stack, innermost first.
+fn netfilter_of<'a>(
+    functions: impl Iterator<Item = &'a str>,
+) -> (Option<&'static str>, Option<&'static str>) {
+    let mut hook = None;
+    let mut filter = None;
+    let mut in_netfilter = false;
+    for function in functions {
+        match function {
+            "nft_do_chain" => filter = Some("nf_tables"),
+            "ipt_do_table" | "ip6t_do_table" => filter = Some("x_tables"),
+            "nf_hook_slow" => in_netfilter = true,
+            caller if in_netfilter => {
+                hook = kernel::hook_of_caller(caller);
+                break;
+            }
+            _ => {}
+        }
+    }
+    (hook, filter)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_stack_tells_hook_and_owner_of_a_rule() {
+        let nft =
+            ["sk_skb_reason_drop", "nft_do_chain", "nft_do_chain_ipv4", "nf_hook_slow", "ip_local_deliver"];
+        assert_eq!(netfilter_of(nft.into_iter()), (Some("input"), Some("nf_tables")));
+        let other = ["sk_skb_reason_drop", "nf_hook_slow", "ip6_forward", "nf_hook_slow", "ip6_output"];
+        assert_eq!(netfilter_of(other.into_iter()), (Some("forward"), None), "the innermost call counts");
+        assert_eq!(netfilter_of(["kfree_skb"].into_iter()), (None, None));
+    }
+}

@@ -1,0 +1,198 @@
+//! Names of kernel functions for addresses in events.
+//!
+//! /proc/kallsyms has hundreds of thousands of lines; keeping them would take megabytes. Events name few places, so the
+//! file is read through when new addresses come up, and only what was asked is kept.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fs::File;
+use std::io::{BufRead as _, BufReader};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use netsonde_framework::{HookState, HookStatus};
+
+const KALLSYMS: &str = "/proc/kallsyms";
+/// Places that are remembered; beyond, all are forgotten and asked again.
+const REMEMBERED: usize = 4096;
+/// Reading takes tens of milliseconds, so it is done at most this often in a row.
+const READS: f64 = 5.0;
+const READ_EVERY: Duration = Duration::from_secs(2);
+
+/// The function at an address, and how far into it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The function's name, with its module in brackets where it has one.
+    pub function: Arc<str>,
+    /// `function+0x12`.
+    pub exact: Arc<str>,
+}
+
+/// Finds names of functions.
+#[derive(Debug)]
+pub struct Symbols {
+    path: &'static str,
+    known: HashMap<u64, Place>,
+    /// Why there are no names at all.
+    hidden: Option<String>,
+    reads: f64,
+    since: Instant,
+}
+
+impl Symbols {
+    /// Looks whether the kernel tells this process its addresses.
+    pub fn open() -> Self {
+        Self::at(KALLSYMS)
+    }
+
+    fn at(path: &'static str) -> Self {
+        let hidden = visible(path).err();
+        Self { path, known: HashMap::new(), hidden, reads: READS, since: Instant::now() }
+    }
+
+    /// What `/status` says of it.
+    pub fn status(&self) -> HookStatus {
+        let state = match &self.hidden {
+            None => HookState::Attached("kallsyms"),
+            Some(why) => HookState::Unsupported(why.clone()),
+        };
+        HookStatus { name: "names of kernel functions", state }
+    }
+
+    /// Makes sure that these addresses are known, as far as they can be.
+    pub fn learn(&mut self, addresses: impl Iterator<Item = u64>) {
+        if self.hidden.is_some() {
+            return;
+        }
+        let unknown: BTreeSet<u64> = addresses.filter(|a| *a != 0 && !self.known.contains_key(a)).collect();
+        if unknown.is_empty() || !self.may_read() {
+            return;
+        }
+        if self.known.len() + unknown.len() > REMEMBERED {
+            self.known.clear();
+        }
+        if let Ok(found) = search(self.path, &unknown) {
+            self.known.extend(found);
+        }
+    }
+
+    fn may_read(&mut self) -> bool {
+        let now = Instant::now();
+        let earned = now.duration_since(self.since).as_secs_f64() / READ_EVERY.as_secs_f64();
+        self.since = now;
+        self.reads = (self.reads + earned).min(READS) - 1.0;
+        if self.reads < 0.0 {
+            self.reads += 1.0;
+            return false;
+        }
+        true
+    }
+
+    /// The place of an address that was learned.
+    pub fn place(&self, address: u64) -> Option<&Place> {
+        self.known.get(&address)
+    }
+
+    /// The place of an address, or the address itself where the kernel does not tell names.
+    pub fn exact(&self, address: u64) -> Arc<str> {
+        self.place(address).map_or_else(|| format!("{address:#x}").into(), |place| Arc::clone(&place.exact))
+    }
+}
+
+/// Without CAP_SYSLOG, or with kernel.kptr_restrict=2, every address reads as 0.
+fn visible(path: &str) -> Result<(), String> {
+    let file = File::open(path).map_err(|error| format!("cannot read {path}: {error}"))?;
+    // The first symbols of some kernels are at 0 (per-CPU offsets), so more than one line is looked at.
+    let shown = BufReader::new(file).lines().take(20_000).map_while(Result::ok).any(|line| {
+        let mut words = line.split_ascii_whitespace();
+        let address = words.next().unwrap_or_default();
+        words.next().is_some_and(|kind| kind.eq_ignore_ascii_case("t")) && address.bytes().any(|b| b != b'0')
+    });
+    if shown {
+        Ok(())
+    } else {
+        Err("the kernel hides its addresses: CAP_SYSLOG is missing or kernel.kptr_restrict is 2; places in events \
+             are numbers"
+            .into())
+    }
+}
+
+/// The last function at or below each address. The file is not sorted: modules follow, each in an order of its own.
+fn search(path: &str, wanted: &BTreeSet<u64>) -> std::io::Result<Vec<(u64, Place)>> {
+    let mut file = BufReader::with_capacity(1 << 16, File::open(path)?);
+    let mut best: HashMap<u64, (u64, String)> = HashMap::new();
+    let mut line = String::new();
+    while file.read_line(&mut line)? > 0 {
+        if let Some((address, name)) = function(&line) {
+            // Every wanted address from this symbol on might be in it; nearer symbols win.
+            for want in wanted.range(address..=address.saturating_add(LARGEST)) {
+                let nearest = best.get(want).is_none_or(|(at, _)| *at < address);
+                if nearest {
+                    best.insert(*want, (address, name.to_owned()));
+                }
+            }
+        }
+        line.clear();
+    }
+    let places = best.into_iter().map(|(want, (at, name))| {
+        let exact = format!("{name}+{:#x}", want - at).into();
+        (want, Place { function: name.into(), exact })
+    });
+    Ok(places.collect())
+}
+
+/// No function is larger: an address further from every symbol is in none (a BPF program, a module that is gone).
+const LARGEST: u64 = 1 << 16;
+
+/// `ffffffff81000000 T _text`, with a tab and the module in brackets behind it where it has one.
+fn function(line: &str) -> Option<(u64, &str)> {
+    let (address, rest) = line.split_once(' ')?;
+    let (kind, rest) = rest.split_once(' ')?;
+    if !matches!(kind, "t" | "T" | "w" | "W") {
+        return None;
+    }
+    let name = rest.split(['\t', '\n', ' ']).next()?;
+    Some((u64::from_str_radix(address, 16).ok()?, name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_that_are_no_functions_are_passed_over() {
+        assert_eq!(function("ffffffff81000010 T start\n"), Some((0xffff_ffff_8100_0010, "start")));
+        assert_eq!(
+            function("ffffffffc0000000 t nft_do_chain\t[nf_tables]\n"),
+            Some((0xffff_ffff_c000_0000, "nft_do_chain"))
+        );
+        assert_eq!(function("ffffffff81000010 D data\n"), None);
+        assert_eq!(function("nonsense\n"), None);
+    }
+
+    #[test]
+    fn the_kernel_tells_where_its_own_functions_are_or_why_not() {
+        let mut symbols = Symbols::open();
+        if symbols.hidden.is_some() {
+            assert!(matches!(symbols.status().state, HookState::Unsupported(_)));
+            return;
+        }
+        let text = std::fs::read_to_string(KALLSYMS).expect("it was readable a moment ago");
+        let (address, name) = text
+            .lines()
+            .filter_map(function)
+            .find(|(_, name)| *name == "kfree_skbmem" || *name == "ip_rcv")
+            .expect("every kernel with a network has them");
+        symbols.learn([address + 1].into_iter());
+        let place = symbols.place(address + 1).expect("just learned");
+        assert_eq!(place.function.as_ref(), name);
+        assert_eq!(symbols.exact(address + 1).as_ref(), format!("{name}+0x1"));
+        assert_eq!(symbols.exact(0x10).as_ref(), "0x10");
+    }
+
+    #[test]
+    fn reading_is_rationed() {
+        let mut symbols = Symbols::open();
+        let allowed = (0..100).filter(|_| symbols.may_read()).count();
+        assert_eq!(allowed, 5);
+    }
+}
