@@ -37,6 +37,14 @@ struct {
 	__type(value, __u64);
 } UNCOUNTED SEC(".maps");
 
+static __always_inline void uncounted(__u64 amount)
+{
+	const __u32 first = 0;
+	__u64 *value = bpf_map_lookup_elem(&UNCOUNTED, &first);
+	if (value)
+		__sync_fetch_and_add(value, amount);
+}
+
 /* Adds `amount` to a key's counter. 0 where there was no room; that is counted, and the key has no events then. */
 static __always_inline struct tally *count_many(void *map, const void *key, __u64 amount)
 {
@@ -52,10 +60,7 @@ static __always_inline struct tally *count_many(void *map, const void *key, __u6
 		__sync_fetch_and_add(&tally->count, amount);
 		return tally;
 	}
-	const __u32 first = 0;
-	__u64 *uncounted = bpf_map_lookup_elem(&UNCOUNTED, &first);
-	if (uncounted)
-		__sync_fetch_and_add(uncounted, amount);
+	uncounted(amount);
 	return 0;
 }
 

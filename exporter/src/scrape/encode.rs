@@ -7,7 +7,7 @@ use std::fmt::{Error, Write as _};
 
 use netsonde_framework::label::escape;
 use netsonde_framework::samples::{Column, Row};
-use netsonde_framework::{Kind, NsId, Samples, Topology, Value};
+use netsonde_framework::{Exp2, Kind, NsId, Samples, Topology, Value};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{
@@ -114,7 +114,14 @@ impl Collector for Probes {
             match family.series {
                 names::Series::Each => {
                     for row in &column.rows {
-                        self.series(&mut metric, family, row.ns, samples.labels(row), row.value)?;
+                        match samples.histogram(row).filter(|_| family.kind == Kind::Histogram) {
+                            Some(value) => {
+                                self.histogram(&mut metric, row.ns, samples.labels(row), value)?;
+                            }
+                            None => {
+                                self.series(&mut metric, family, row.ns, samples.labels(row), row.value)?;
+                            }
+                        }
                     }
                 }
                 names::Series::Sum(only) => {
@@ -129,6 +136,25 @@ impl Collector for Probes {
 }
 
 impl Probes {
+    fn labels<'a>(&'a self, ns: NsId, own: &'a str) -> Option<Series<'a>> {
+        let i = ns.0 as usize;
+        Some(Series { own, head: self.labels.heads.get(i)?, pod: self.labels.pods.get(i)? })
+    }
+
+    fn histogram(
+        &self,
+        metric: &mut MetricEncoder<'_>,
+        ns: NsId,
+        own: &str,
+        value: &Exp2,
+    ) -> Result<(), Error> {
+        let Some(labels) = self.labels(ns, own) else { return Ok(()) };
+        let buckets: Vec<(f64, u64)> = Exp2::bounds().zip(value.counts).collect();
+        let sum = value.sum_ns as f64 / 1e9;
+        let mut series = metric.encode_family(&labels)?;
+        series.encode_histogram::<NoLabelSet>(sum, value.count(), &buckets, None)
+    }
+
     fn series(
         &self,
         metric: &mut MetricEncoder<'_>,
@@ -137,11 +163,7 @@ impl Probes {
         own: &str,
         value: Value,
     ) -> Result<(), Error> {
-        let i = ns.0 as usize;
-        let (Some(head), Some(pod)) = (self.labels.heads.get(i), self.labels.pods.get(i)) else {
-            return Ok(());
-        };
-        let labels = Series { own, head, pod };
+        let Some(labels) = self.labels(ns, own) else { return Ok(()) };
         let mut series = metric.encode_family(&labels)?;
         let counter = family.kind == Kind::Counter && family.series == names::Series::Each;
         match value {
@@ -175,7 +197,7 @@ fn sums(rows: &[Row], samples: &Samples, only: Option<&str>) -> Vec<(NsId, Value
 fn one(series: &mut MetricEncoder<'_>, kind: Kind, value: f64) -> Result<(), Error> {
     match kind {
         Kind::Counter => series.encode_counter::<NoLabelSet, _, f64>(&value, None),
-        Kind::Gauge => series.encode_gauge(&value),
+        Kind::Gauge | Kind::Histogram => series.encode_gauge(&value),
     }
 }
 
@@ -217,6 +239,8 @@ mod tests {
     netsonde_framework::metrics! {
         /// Datagrams delivered.
         IN: Counter<(IpVersion,)> = "udp_in_datagrams".reference_where("kubeskoop_udp_indatagrams", "family=\"ipv4\"").source("x");
+        /// How long it took.
+        WAIT: Histogram<(IpVersion,)> = "udp_wait_seconds".source("x");
         /// Sockets.
         OPEN: Gauge<(IpVersion,)> = "udp_open".reference("kubeskoop_udp_open").source("x");
     }
@@ -232,6 +256,10 @@ mod tests {
         for ns in [NsId(0), NsId(1)] {
             samples.push(&IN, ns, IpVersion::Ipv4, 5u64);
             samples.push(&IN, ns, IpVersion::Ipv6, 7u64);
+            let mut wait = Exp2::default();
+            wait.observe(5_000);
+            wait.observe(20_000_000_000);
+            samples.push_histogram(&WAIT, ns, IpVersion::Ipv4, &wait);
             samples.push(&OPEN, ns, IpVersion::Ipv4, 1u64);
             samples.push(&OPEN, ns, IpVersion::Ipv6, 2u64);
         }
@@ -258,6 +286,26 @@ mod tests {
         ), "{page}");
         assert!(page.contains("pod=\"b\\\"\\\\\"} 7\n"), "{page}");
         assert!(!page.contains("kubeskoop") && page.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn a_histogram_has_cumulative_buckets_in_seconds() {
+        let page = made(Names::Native);
+        let of = |suffix: &str, le: &str| {
+            let own = "family=\"ipv4\",cluster=\"x\",n=\"vm\",ns=\"netns\",pod=\"a\"";
+            format!("netsonde_udp_wait_seconds{suffix}{{{le}{own}}}")
+        };
+        assert!(page.contains("# TYPE netsonde_udp_wait_seconds histogram\n"), "{page}");
+        for (line, value) in [
+            (of("_sum", ""), "20.000005"),
+            (of("_count", ""), "2"),
+            (of("_bucket", "le=\"0.000004096\","), "0"),
+            (of("_bucket", "le=\"0.000008192\","), "1"),
+            (of("_bucket", "le=\"8.589934592\","), "1"),
+            (of("_bucket", "le=\"+Inf\","), "2"),
+        ] {
+            assert!(page.contains(&format!("{line} {value}\n")), "{line}: {page}");
+        }
     }
 
     #[test]

@@ -46,6 +46,7 @@ impl Family {
     pub fn metric_type(&self) -> MetricType {
         match (self.kind, self.series) {
             (Kind::Gauge, _) => MetricType::Gauge,
+            (Kind::Histogram, _) => MetricType::Histogram,
             (Kind::Counter, Series::Each) => MetricType::Counter,
             (Kind::Counter, Series::Sum(_)) => MetricType::Unknown,
         }

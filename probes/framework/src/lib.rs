@@ -6,6 +6,7 @@
 
 pub mod catalogue;
 pub mod event;
+pub mod histogram;
 pub mod label;
 pub mod metric;
 pub mod monotonic;
@@ -16,8 +17,9 @@ pub mod topology;
 
 pub use catalogue::Catalogue;
 pub use event::{Emitter, Event, EventDef, Field, FieldDef, Flow, Form, Record, Severity};
+pub use histogram::Exp2;
 pub use label::{Bound, Label, LabelKind, Labels};
-pub use metric::{Counter, Gauge, Kind, MetricDef, Reference};
+pub use metric::{Counter, Gauge, Histogram, Kind, MetricDef, Reference};
 pub use monotonic::{Folded, MonotonicSum};
 pub use probe::{
     CollectError, HookState, HookStatus, Probe, ProbeInfo, ProbeSpec, StartError, Started, View,

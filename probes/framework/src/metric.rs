@@ -14,6 +14,8 @@ pub enum Kind {
     Counter,
     /// Goes up and down.
     Gauge,
+    /// A distribution of durations in seconds; see [`crate::histogram`].
+    Histogram,
 }
 
 impl Kind {
@@ -22,6 +24,7 @@ impl Kind {
         match self {
             Self::Counter => "counter",
             Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
         }
     }
 }
@@ -38,12 +41,12 @@ pub struct Reference {
     pub only: Option<&'static str>,
 }
 
-/// Everything there is to say of a metric. Built by [`Counter`] and [`Gauge`].
+/// Everything there is to say of a metric. Built by [`Counter`], [`Gauge`] and [`Histogram`].
 #[derive(Debug, Clone, Copy)]
 pub struct MetricDef {
     /// Name without prefix and without `_total`.
     pub name: &'static str,
-    /// Counter or gauge.
+    /// Counter, gauge or histogram.
     pub kind: Kind,
     /// Meaning and unit, in one or two sentences.
     pub help: &'static str,
@@ -130,13 +133,22 @@ pub trait Typed {
     fn def(&self) -> &MetricDef;
 }
 
+/// A metric that has one value in each series.
+pub trait Single: Typed {}
+
 typed_metric! {
     /// A value that only grows.
     Counter, Kind::Counter
 }
+impl<L: Labels> Single for Counter<L> {}
 typed_metric! {
     /// A value that goes up and down.
     Gauge, Kind::Gauge
+}
+impl<L: Labels> Single for Gauge<L> {}
+typed_metric! {
+    /// A distribution of durations.
+    Histogram, Kind::Histogram
 }
 
 /// Declares the metrics of a probe: a static for each, and `ALL`, the list for its [`crate::ProbeSpec`].

@@ -3,8 +3,9 @@
 //! A probe appends with [`Samples::push`]; nothing is kept from one scrape to the next, so what is gone from
 //! the kernel is gone from the page. Rows beyond the limit are refused and counted, never silently lost.
 
+use crate::histogram::{BUCKETS, Exp2};
 use crate::label::Labels;
-use crate::metric::{MetricDef, Typed};
+use crate::metric::{Histogram, MetricDef, Single};
 use crate::topology::NsId;
 
 /// A sample's value, as the kernel has it.
@@ -66,7 +67,7 @@ pub struct Row {
     /// Whose it is.
     pub ns: NsId,
     labels: (u32, u32),
-    /// What was read.
+    /// What was read; of a histogram, its place among [`Samples::histogram`].
     pub value: Value,
 }
 
@@ -97,6 +98,7 @@ impl Default for Limits {
 pub struct Samples {
     columns: Vec<Column>,
     text: String,
+    histograms: Vec<Exp2>,
     hint: usize,
     series: usize,
     refused: u64,
@@ -107,40 +109,67 @@ impl Samples {
     /// Empty columns for these metrics.
     pub fn new(metrics: &'static [&'static MetricDef], limits: Limits) -> Self {
         let columns = metrics.iter().map(|def| Column { def, rows: Vec::new() }).collect();
-        Self { columns, text: String::new(), hint: 0, series: 0, refused: 0, limits }
+        Self { columns, text: String::new(), histograms: Vec::new(), hint: 0, series: 0, refused: 0, limits }
     }
 
     /// Appends one series of `metric` in namespace `ns`.
     ///
     /// A metric that the probe's spec does not list is refused, like one beyond the limit.
     #[inline]
-    pub fn push<M: Typed>(
+    pub fn push<M: Single>(
         &mut self,
         metric: &'static M,
         ns: NsId,
         labels: <M::Labels as Labels>::Values<'_>,
         value: impl Into<Value>,
     ) {
-        let def: &'static MetricDef = metric.def();
+        self.row(metric.def(), ns, |text| M::Labels::write(labels, text), value.into(), 1);
+    }
+
+    /// Appends one histogram, which is as many series as it has buckets, and two more.
+    pub fn push_histogram<L: Labels>(
+        &mut self,
+        metric: &'static Histogram<L>,
+        ns: NsId,
+        labels: L::Values<'_>,
+        value: &Exp2,
+    ) {
+        let place = Value::U64(self.histograms.len() as u64);
+        if self.row(&metric.def, ns, |text| L::write(labels, text), place, BUCKETS + 2) {
+            self.histograms.push(value.clone());
+        }
+    }
+
+    /// Gives `false` when the row was refused.
+    #[inline]
+    fn row(
+        &mut self,
+        def: &'static MetricDef,
+        ns: NsId,
+        write: impl FnOnce(&mut String),
+        value: Value,
+        series: usize,
+    ) -> bool {
         let Some(column) = self.column_of(def) else {
             debug_assert!(false, "{} is not in its probe's list of metrics", def.name);
-            self.refused += 1;
-            return;
+            self.refused += series as u64;
+            return false;
         };
-        if self.series >= self.limits.series {
-            self.refused += 1;
-            return;
+        if self.series + series > self.limits.series {
+            self.refused += series as u64;
+            return false;
         }
         let start = self.text.len();
-        M::Labels::write(labels, &mut self.text);
+        write(&mut self.text);
         let end = self.text.len();
         let (Ok(start), Ok(end)) = (u32::try_from(start), u32::try_from(end)) else {
             self.text.truncate(start);
-            self.refused += 1;
-            return;
+            self.refused += series as u64;
+            return false;
         };
-        self.series += 1;
-        self.columns[column].rows.push(Row { ns, labels: (start, end), value: value.into() });
+        self.series += series;
+        self.columns[column].rows.push(Row { ns, labels: (start, end), value });
+        true
     }
 
     /// Probes push in the order of their list, so the column after the last one is nearly always it.
@@ -166,6 +195,12 @@ impl Samples {
     /// The labels of a row beside the namespace's: `name="value",...`, escaped; empty for none.
     pub fn labels(&self, row: &Row) -> &str {
         &self.text[row.labels.0 as usize..row.labels.1 as usize]
+    }
+
+    /// The distribution of a row of a histogram.
+    pub fn histogram(&self, row: &Row) -> Option<&Exp2> {
+        let Value::U64(place) = row.value else { return None };
+        self.histograms.get(usize::try_from(place).ok()?)
     }
 
     /// How many series were taken.
@@ -219,6 +254,22 @@ mod tests {
             s.push(&A, NsId(ns), (), 1u64);
         }
         assert_eq!((s.series(), s.refused()), (2, 3));
+    }
+
+    #[test]
+    fn a_histogram_is_many_series_and_is_found_by_its_row() {
+        crate::metrics! {
+            /// h
+            H: Histogram<(Device,)> = "x_h_seconds";
+        }
+        let mut s = Samples::new(ALL, Limits { series: 40 });
+        let mut value = Exp2::default();
+        value.observe(5000);
+        s.push_histogram(&H, NsId(0), "eth0", &value);
+        s.push_histogram(&H, NsId(0), "eth1", &value);
+        assert_eq!((s.series(), s.refused()), (25, 25), "the second has no room");
+        let row = s.columns()[0].rows[0];
+        assert_eq!((s.labels(&row), s.histogram(&row)), ("device=\"eth0\"", Some(&value)));
     }
 
     #[test]
