@@ -7,6 +7,8 @@ use clap::{Parser, Subcommand, ValueEnum};
 use netsonde_config::{Config, LoadError};
 use netsonde_probes::os::Host;
 
+use crate::events::schema;
+use crate::events::watch::{self, Watch};
 use crate::scrape::Format;
 use crate::{docs, parts, run};
 
@@ -44,8 +46,14 @@ pub enum Command {
         /// The file.
         file: PathBuf,
     },
-    /// Print the JSON Schema of the configuration file.
-    Schema,
+    /// Print the JSON Schema of the configuration file, or of events.
+    Schema {
+        /// The schema of events.
+        #[arg(long)]
+        events: bool,
+    },
+    /// Print events of a running agent.
+    Events(Watch),
     /// Print each probe: whether it runs on this kernel, and if not, why.
     Probes {
         /// How to print.
@@ -131,10 +139,16 @@ pub fn dispatch(command: Command) -> Result<(), Failure> {
     match command {
         Command::Run { config, listen } => run::run(config.as_deref(), listen),
         Command::Check { file } => check(&file),
-        Command::Schema => {
-            let known = parts::known(&parts::catalogue(&offline()?));
-            Ok(print(&format!("{:#}\n", netsonde_config::schema(&known)))?)
+        Command::Schema { events } => {
+            let catalogue = parts::catalogue(&offline()?);
+            let schema = if events {
+                schema::schema(&catalogue)
+            } else {
+                netsonde_config::schema(&parts::known(&catalogue))
+            };
+            Ok(print(&format!("{schema:#}\n"))?)
         }
+        Command::Events(wanted) => Ok(watch::run(&wanted)?),
         Command::Probes { output } => Ok(print(&docs::probes::report(output)?)?),
         Command::Scrape { config, format, no_self } => {
             Ok(print(&run::scrape_once(config.as_deref(), format, !no_self)?)?)

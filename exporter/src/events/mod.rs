@@ -8,7 +8,9 @@ mod bus;
 mod desk;
 mod json;
 mod peers;
+pub mod schema;
 pub mod stream;
+pub mod watch;
 
 pub use bus::{Bus, Limits};
 pub use desk::Desk;

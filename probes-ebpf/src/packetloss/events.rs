@@ -64,8 +64,7 @@ pub fn event(loss: Loss, reason: Arc<str>, symbols: &Symbols, clock: Clock) -> E
         fields.extend(filter.map(|filter| ("filter", filter.into())));
     }
     if !stack.is_empty() {
-        let stack: Vec<Arc<str>> = stack.iter().map(|address| symbols.exact(*address)).collect();
-        fields.push(("stack", stack.into()));
+        fields.push(("stack", symbols.stack(stack.into_iter()).into()));
     }
     Event {
         def: &PACKET_LOSS,

@@ -101,7 +101,7 @@ pub fn hook_of_caller(function: &str) -> Option<&'static str> {
 }
 
 /// The most frames of a stack.
-const FRAMES: usize = 16;
+const FRAMES: usize = 20;
 
 /// One dropped packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -171,7 +171,7 @@ mod tests {
             ("unused", 98),
             ("stack", 104),
         ];
-        assert_layout(types!("packetloss"), "loss", members, 232);
+        assert_layout(types!("packetloss"), "loss", members, 264);
     }
 
     #[test]

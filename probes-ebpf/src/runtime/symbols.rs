@@ -92,6 +92,16 @@ impl Symbols {
         self.known.get(&address)
     }
 
+    /// The places of a stack, innermost first, without the frames of the program that looked at it.
+    pub fn stack(&self, addresses: impl Iterator<Item = u64>) -> Vec<Arc<str>> {
+        let own = |address: &u64| {
+            self.place(*address).is_some_and(|p| {
+                p.function.starts_with("bpf_prog_") || p.function.starts_with("bpf_trace_run")
+            })
+        };
+        addresses.skip_while(own).map(|address| self.exact(address)).collect()
+    }
+
     /// The place of an address, or the address itself where the kernel does not tell names.
     pub fn exact(&self, address: u64) -> Arc<str> {
         self.place(address).map_or_else(|| format!("{address:#x}").into(), |place| Arc::clone(&place.exact))
@@ -187,6 +197,19 @@ mod tests {
         assert_eq!(place.function.as_ref(), name);
         assert_eq!(symbols.exact(address + 1).as_ref(), format!("{name}+0x1"));
         assert_eq!(symbols.exact(0x10).as_ref(), "0x10");
+    }
+
+    #[test]
+    fn a_stack_begins_with_the_kernel_itself() {
+        let mut symbols = Symbols::open();
+        let names = ["bpf_prog_0_x", "bpf_trace_run4", "kfree_skb", "bpf_prog_of_another"];
+        for (address, name) in (1..).zip(names) {
+            let place = Place { function: name.into(), exact: format!("{name}+0x1").into() };
+            symbols.known.insert(address, place);
+        }
+        let stack: Vec<String> =
+            symbols.stack([1, 2, 3, 4, 5].into_iter()).iter().map(ToString::to_string).collect();
+        assert_eq!(stack, ["kfree_skb+0x1", "bpf_prog_of_another+0x1", "0x5"]);
     }
 
     #[test]

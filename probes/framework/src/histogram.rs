@@ -26,7 +26,7 @@ impl Exp2 {
     /// The upper bound of each bucket in seconds; the last is without end.
     pub fn bounds() -> impl Iterator<Item = f64> {
         let finite = (FIRST..).take(FINITE).map(|power| (1u64 << power) as f64 / 1e9);
-        finite.chain([f64::MAX])
+        finite.chain([f64::INFINITY])
     }
 
     /// The buckets, from numbers as the kernel side keeps them: the counts, then the sum. `None` where there are fewer.
