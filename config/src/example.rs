@@ -1,7 +1,7 @@
 //! The shipped file: every setting with its meaning and its default, all commented out.
 //!
 //! `## ` explains; `# ` is a setting. With every `# ` removed, the file is valid and means the same as an empty one,
-//! so it can be read as the list of defaults. Probes that are off, and sinks, are therefore explained with `## `.
+//! so it can be read as the list of defaults. Probes and sinks that are off are therefore explained with `## `.
 
 use std::fmt::Write as _;
 
@@ -60,7 +60,7 @@ fn write_setting(out: &mut String, root: &Value, key: &str, setting: &Value, dep
 /// The list of probes or sinks: what is on by default as settings, the rest as explanation.
 fn parts(out: &mut String, root: &Value, (key, kind): (&str, &str), parts: &[Part], setting: &Value) {
     explain(out, &meaning(root, setting), 0);
-    let is_on = |part: &&Part| kind == "probe" && part.default_on;
+    let is_on = |part: &&Part| part.default_on;
     if parts.iter().any(|part| is_on(&part)) {
         let _ = writeln!(out, "# {key}:");
     } else if kind == "sink" {
@@ -71,8 +71,7 @@ fn parts(out: &mut String, root: &Value, (key, kind): (&str, &str), parts: &[Par
     }
     let mut rest = parts.iter().filter(|part| !is_on(part)).peekable();
     if rest.peek().is_some() {
-        let word = if kind == "probe" { "Off by default:" } else { "There are:" };
-        explain(out, word, 1);
+        explain(out, "Off by default:", 1);
     }
     for part in rest {
         entry(out, root, kind, part, "## ");

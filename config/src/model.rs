@@ -42,7 +42,7 @@ pub struct Wanted {
 }
 
 impl Config {
-    /// What an empty file gives: the probes that are on by default and no sinks.
+    /// What an empty file gives: the probes and sinks that are on by default.
     pub fn default_for(known: &Known) -> Self {
         File::default().into_config(known)
     }
@@ -62,8 +62,9 @@ pub(crate) struct File {
     /// The probes to run: each a name, or `name` with `args`. Without this key, those that are on by default; `[]` runs
     /// none. Each probe at most once.
     probes: Option<Vec<Entry>>,
-    /// Where events go: each a name, or `name` with `args`. Without this key, nowhere. Each sink at most once.
-    sinks: Vec<Entry>,
+    /// Where events go: each a name, or `name` with `args`. Without this key, those that are on by default; `[]` sends
+    /// them nowhere. Each sink at most once.
+    sinks: Option<Vec<Entry>>,
     /// Names and labels of the metrics.
     metrics: Metrics,
     /// Where the kernel's files are.
@@ -187,7 +188,7 @@ impl Default for File {
             listen: "0.0.0.0:9102".to_owned(),
             node_name: None,
             probes: None,
-            sinks: Vec::new(),
+            sinks: None,
             metrics: Metrics::default(),
             paths: Paths::default(),
             discovery: Discovery::default(),
@@ -239,16 +240,16 @@ impl Default for Discovery {
 impl File {
     /// Fills in what depends on the build. Entries that no part answers to keep their name; `rules` refuses them first.
     pub(crate) fn into_config(self, known: &Known) -> Config {
-        let default_on = || {
-            let on = known.probes.iter().filter(|part| part.default_on);
+        let on = |parts: &[Part]| {
+            let on = parts.iter().filter(|part| part.default_on);
             on.map(|part| Entry::Name(part.name.to_owned())).collect()
         };
         Config {
             listen: self.listen,
             node_name: self.node_name,
             metrics: self.metrics,
-            probes: resolve(self.probes.unwrap_or_else(default_on), &known.probes),
-            sinks: resolve(self.sinks, &known.sinks),
+            probes: resolve(self.probes.unwrap_or_else(|| on(&known.probes)), &known.probes),
+            sinks: resolve(self.sinks.unwrap_or_else(|| on(&known.sinks)), &known.sinks),
             paths: self.paths,
             discovery: self.discovery,
             events: self.events,
@@ -286,7 +287,8 @@ mod tests {
         let config = Config::default_for(&fixture::known());
         let names: Vec<_> = config.probes.iter().map(|probe| probe.name.as_str()).collect();
         assert_eq!(names, ["conntrack", "tcpext", "net_softirq"]);
-        assert!(config.sinks.is_empty());
+        let names: Vec<_> = config.sinks.iter().map(|sink| sink.name.as_str()).collect();
+        assert_eq!(names, ["stdout"]);
     }
 
     #[test]

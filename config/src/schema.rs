@@ -15,11 +15,8 @@ pub(crate) const PART: &str = "x-part";
 /// The JSON Schema (2020-12) of the file for the probes and sinks in `known`.
 pub fn schema(known: &Known) -> Value {
     let mut root = schemars::schema_for!(File).to_value();
-    let default_on = known.probes.iter().filter(|part| part.default_on).map(|part| part.name);
-    let default_on: Value = default_on.collect();
-    for (key, kind, parts, default) in
-        [("probes", "probe", &known.probes, default_on), ("sinks", "sink", &known.sinks, json!([]))]
-    {
+    for (key, kind, parts) in [("probes", "probe", &known.probes), ("sinks", "sink", &known.sinks)] {
+        let default: Value = parts.iter().filter(|part| part.default_on).map(|part| part.name).collect();
         let mut definitions = Map::new();
         for part in parts {
             define(kind, part, &mut definitions);

@@ -6,6 +6,7 @@ mod docs;
 mod events;
 mod http;
 mod node;
+mod outlets;
 mod parts;
 mod reload;
 mod run;

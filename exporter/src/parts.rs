@@ -24,7 +24,7 @@ pub fn known(catalogue: &Catalogue) -> Known {
     let sinks = netsonde_sinks::SPECS.iter().map(|spec| Part {
         name: spec.name,
         aliases: &[],
-        default_on: false,
+        default_on: spec.default_on,
         about: spec.about,
         schema: (spec.settings)(),
     });

@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use crate::discovery::Discovery;
 use crate::events::{self, Bus};
 use crate::node;
+use crate::outlets::Outlets;
 use crate::scrape::Style;
 use crate::supervisor::Supervisor;
 
@@ -41,6 +42,7 @@ pub struct Agent {
     pub discovery: Discovery,
     pub supervisor: Arc<Mutex<Supervisor>>,
     pub bus: Arc<Bus>,
+    pub outlets: Arc<Outlets>,
     pub style: Arc<Mutex<Arc<Style>>>,
     pub reloads: Arc<Mutex<Reloads>>,
     pub address: watch::Sender<SocketAddr>,
@@ -104,21 +106,19 @@ impl Agent {
         if moved && let Err(error) = std::net::TcpListener::bind(listen) {
             return Err(format!("cannot listen on {listen}: {error}"));
         }
+        let style = style(config);
+        // Before the probes, so that the first event of a new one finds its sinks.
+        let sinks = self.outlets.prepare(&config.sinks, &style.node)?;
         self.supervisor
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .reconcile(&config.probes, limits(config))?;
+        sinks.commit();
         self.discovery.set_interval(config.discovery.interval);
-        let style = style(config);
         self.bus.configure(&style.node, events(config));
         *self.style.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(style);
         if moved {
             self.address.send_replace(listen);
-        }
-        if !config.sinks.is_empty() {
-            tracing::warn!(
-                "sinks are read and checked, and get nothing: no probe of this build makes events"
-            );
         }
         let mut reloads = self.reloads.lock().unwrap_or_else(PoisonError::into_inner);
         reloads.taken += 1;

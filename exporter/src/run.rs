@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -13,12 +13,17 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::cli::Failure;
 use crate::discovery::Discovery;
 use crate::events::Bus;
+use crate::outlets::Outlets;
 use crate::reload::{self, Agent, Reloads};
 use crate::scrape::{Format, Scraper};
 use crate::selfmetrics::SelfMetrics;
 use crate::status::Status;
 use crate::supervisor::Supervisor;
 use crate::{http, parts, scrape};
+
+/// How long probes may take at the end to hand over their last events, and sinks to deliver them.
+const DRAIN: Duration = Duration::from_millis(200);
+const FLUSH: Duration = Duration::from_secs(1);
 
 /// Runs until SIGTERM or SIGINT.
 pub fn run(file: Option<&Path>, listen: Option<SocketAddr>) -> Result<(), Failure> {
@@ -36,7 +41,9 @@ pub fn run(file: Option<&Path>, listen: Option<SocketAddr>) -> Result<(), Failur
     let supervisor = Supervisor::new(Arc::clone(&catalogue), discovery.clone(), Arc::clone(&bus));
     let supervisor = Arc::new(Mutex::new(supervisor));
     let reloads = Arc::new(Mutex::new(Reloads::default()));
-    let own = Arc::new(SelfMetrics::new(discovery.clone(), Arc::clone(&reloads), Arc::clone(&bus)));
+    let outlets = Arc::new(Outlets::new(Arc::clone(&bus)));
+    let own = SelfMetrics::new(discovery.clone(), Arc::clone(&reloads), Arc::clone(&bus));
+    let own = Arc::new(own.with_sinks(Arc::clone(&outlets)));
 
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start tokio")?;
@@ -56,6 +63,7 @@ pub fn run(file: Option<&Path>, listen: Option<SocketAddr>) -> Result<(), Failur
                 discovery: discovery.clone(),
                 supervisor: Arc::clone(&supervisor),
                 bus: Arc::clone(&bus),
+                outlets: Arc::clone(&outlets),
                 style: Arc::clone(&style),
                 reloads: Arc::clone(&reloads),
                 address,
@@ -81,7 +89,10 @@ pub fn run(file: Option<&Path>, listen: Option<SocketAddr>) -> Result<(), Failur
                 tokio::select! {
                     _ = terminate.recv() => break,
                     _ = interrupt.recv() => break,
-                    _ = hangup.recv() => { let _ = reload.try_send(()); }
+                    _ = hangup.recv() => {
+                        outlets.reopen();
+                        let _ = reload.try_send(());
+                    }
                     Some(()) = wanted.recv() => {
                         let agent = Arc::clone(&agent);
                         // Starting probes may block; serving goes on meanwhile.
@@ -92,6 +103,9 @@ pub fn run(file: Option<&Path>, listen: Option<SocketAddr>) -> Result<(), Failur
             tracing::info!("netsonde stops");
             let _ = stop.send(());
             let _ = server.await;
+            // What the kernel has told goes to the sinks, and what they have goes out.
+            agent.supervisor.lock().unwrap_or_else(PoisonError::into_inner).stop(DRAIN);
+            outlets.stop(FLUSH);
             Ok(())
         })
         .inspect(|()| runtime.shutdown_timeout(Duration::from_millis(500)))
@@ -118,7 +132,7 @@ pub fn scrape_once(file: Option<&Path>, format: Format, own: bool) -> Result<Str
     let supervisor = Mutex::new(Supervisor::new(Arc::new(catalogue), discovery.clone(), Arc::clone(&bus)));
     supervisor
         .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
+        .unwrap_or_else(PoisonError::into_inner)
         .reconcile(&config.probes, reload::limits(&config))
         .map_err(|why| Failure { code: 1, error: anyhow::anyhow!(why) })?;
     let own = own.then(|| SelfMetrics::new(discovery, Arc::default(), bus));

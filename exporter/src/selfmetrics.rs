@@ -5,9 +5,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use netsonde_framework::{CollectError, Kind};
+use netsonde_sinks::Counts;
 
 use crate::discovery::Discovery;
 use crate::events::Bus;
+use crate::outlets::Outlets;
 use crate::reload::Reloads;
 use crate::supervisor::{State, Supervisor};
 
@@ -42,6 +44,15 @@ own! {
     EVENTS = "events", Counter, ["probe", "type"], "Events that were told, to every sink and on /events.";
     EVENTS_SUPPRESSED = "events_suppressed", Counter, ["probe"], "Events that the agent held back because of the bounds in `events`; what the kernel side held back is in the probe's own metrics.";
     EVENTS_UNATTRIBUTED = "events_unattributed", Counter, ["probe"], "Events that were told without a pod, because their network namespace was unknown a second later still.";
+    SINK_RECEIVED = "sink_received_events", Counter, ["sink"], "Events that the sink was given, and those that its disk buffer held at the start.";
+    SINK_DELIVERED = "sink_delivered_events", Counter, ["sink"], "Events that the sink delivered.";
+    SINK_DROPPED = "sink_dropped_events", Counter, ["sink", "reason"], "Events that the sink dropped, by reason.";
+    SINK_RETRIES = "sink_retries", Counter, ["sink"], "How often a batch of the sink had to be sent again.";
+    SINK_QUEUE = "sink_queue_events", Gauge, ["sink"], "Events that wait in the sink's memory.";
+    SINK_QUEUE_BYTES = "sink_queue_bytes", Gauge, ["sink"], "Size of the events that wait in the sink's memory.";
+    SINK_BUFFER = "sink_buffer_events", Gauge, ["sink"], "Events that wait in the sink's disk buffer.";
+    SINK_BUFFER_BYTES = "sink_buffer_bytes", Gauge, ["sink"], "Size of the files of the sink's disk buffer.";
+    SINK_SUCCESS = "sink_last_success_timestamp_seconds", Gauge, ["sink"], "When the sink last delivered, in seconds since 1970; absent before.";
     NAMESPACES = "namespaces", Gauge, ["origin"], "Network namespaces that are read, by where their name comes from.";
     UNREADABLE_NS = "namespaces_unreadable", Gauge, [], "Network namespaces that are known and cannot be entered.";
     UNREADABLE_PROCESSES = "processes_unreadable", Gauge, [], "Processes whose network namespace cannot be told; a namespace that has only such processes and no name is not found.";
@@ -79,13 +90,20 @@ pub struct SelfMetrics {
     discovery: Discovery,
     reloads: Arc<Mutex<Reloads>>,
     bus: Arc<Bus>,
+    outlets: Option<Arc<Outlets>>,
     scrapes: AtomicU64,
     shared: AtomicU64,
 }
 
 impl SelfMetrics {
     pub fn new(discovery: Discovery, reloads: Arc<Mutex<Reloads>>, bus: Arc<Bus>) -> Self {
-        Self { discovery, reloads, bus, scrapes: AtomicU64::new(0), shared: AtomicU64::new(0) }
+        let (scrapes, shared) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { discovery, reloads, bus, outlets: None, scrapes, shared }
+    }
+
+    /// With the sinks of a running agent.
+    pub fn with_sinks(self, outlets: Arc<Outlets>) -> Self {
+        Self { outlets: Some(outlets), ..self }
     }
 
     pub fn scraped(&self) {
@@ -103,6 +121,9 @@ impl SelfMetrics {
         out.add(&BUILD_INFO, vec![("version", version), ("node", node.to_owned())], 1.0);
         probes(&mut out, &supervisor.lock().unwrap_or_else(PoisonError::into_inner));
         events(&mut out, &self.bus);
+        for (sink, counts) in self.outlets.iter().flat_map(|outlets| outlets.counts()) {
+            add_sink(&mut out, sink, &counts);
+        }
         self.discovery(&mut out);
         out.add(&SCRAPES, vec![], self.scrapes.load(Ordering::Relaxed) as f64);
         out.add(&SCRAPES_SHARED, vec![], self.shared.load(Ordering::Relaxed) as f64);
@@ -195,6 +216,23 @@ fn events(out: &mut Families, bus: &Bus) {
         }
         out.add(&EVENTS_SUPPRESSED, vec![probe()], tally.suppressed as f64);
         out.add(&EVENTS_UNATTRIBUTED, vec![probe()], tally.unattributed as f64);
+    }
+}
+
+fn add_sink(out: &mut Families, sink: &str, counts: &Counts) {
+    let sink = || ("sink", sink.to_owned());
+    out.add(&SINK_RECEIVED, vec![sink()], counts.received as f64);
+    out.add(&SINK_DELIVERED, vec![sink()], counts.delivered as f64);
+    for (reason, count) in counts.dropped {
+        out.add(&SINK_DROPPED, vec![sink(), ("reason", reason.into())], count as f64);
+    }
+    out.add(&SINK_RETRIES, vec![sink()], counts.retries as f64);
+    out.add(&SINK_QUEUE, vec![sink()], counts.queue_events as f64);
+    out.add(&SINK_QUEUE_BYTES, vec![sink()], counts.queue_bytes as f64);
+    out.add(&SINK_BUFFER, vec![sink()], counts.buffer_events as f64);
+    out.add(&SINK_BUFFER_BYTES, vec![sink()], counts.buffer_bytes as f64);
+    if let Some(at) = counts.last_success {
+        out.add(&SINK_SUCCESS, vec![sink()], at as f64);
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::{Arc, PoisonError};
 
 use netsonde_framework::{HookState, HookStatus};
+use netsonde_sinks::Counts;
 use serde_json::{Value, json};
 
 use crate::reload::Agent;
@@ -63,6 +64,7 @@ impl Status {
                 "taken_at": reloads.taken_at,
             },
             "probes": probes,
+            "sinks": agent.outlets.counts().iter().map(|(name, counts)| sink(name, counts)).collect::<Vec<_>>(),
             "namespaces": namespaces,
             "unreadable": {
                 "namespaces": last.unreadable.namespaces,
@@ -72,6 +74,23 @@ impl Status {
         });
         format!("{status:#}\n")
     }
+}
+
+fn sink(name: &str, counts: &Counts) -> Value {
+    let dropped: serde_json::Map<String, Value> =
+        counts.dropped.iter().map(|(reason, count)| ((*reason).to_owned(), (*count).into())).collect();
+    json!({
+        "name": name,
+        "state": if counts.failing { "failing" } else { "delivering" },
+        "last_error": counts.last_error,
+        "buffer_error": counts.buffer_error,
+        "last_success": counts.last_success,
+        "received": counts.received,
+        "delivered": counts.delivered,
+        "dropped": dropped,
+        "queued": counts.queued(),
+        "retries": counts.retries,
+    })
 }
 
 fn hook(hook: &HookStatus) -> Value {

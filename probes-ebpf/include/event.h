@@ -46,9 +46,12 @@ static __always_inline __u64 suppressed_since(struct tally *tally)
 }
 
 /* Room for an event in the ring; a full ring is counted. */
-#define reserve_event(tally, type)                                                                                    \
+#define reserve_event(tally, type) reserve_part(tally, type, sizeof(type))
+
+/* Room for the first `bytes` of an event: what is behind them must not be written, and reads as 0. */
+#define reserve_part(tally, type, bytes)                                                                              \
 	({                                                                                                            \
-		type *room = bpf_ringbuf_reserve(&EVENTS, sizeof(type), 0);                                           \
+		type *room = bpf_ringbuf_reserve(&EVENTS, bytes, 0);                                                  \
 		if (!room)                                                                                            \
 			__sync_fetch_and_add(&(tally)->lost, 1);                                                      \
 		room;                                                                                                 \

@@ -76,7 +76,16 @@ struct request_sock {
 	__u8 num_timeout : 7;
 };
 
+struct rtable {
+	__u16 rt_type;
+};
+
+struct rt6_info {
+	__u32 rt6i_flags;
+};
+
 struct sk_buff {
+	unsigned long _skb_refdst;
 	struct net_device *dev;
 	struct sock *sk;
 	unsigned char *head;

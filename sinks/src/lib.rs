@@ -1,25 +1,18 @@
-//! Where events go. This crate knows the settings of each sink; a configuration that names one is checked whole.
+//! Where events go: stdout, a file, Loki.
 //!
-//! A folder each, like the probes.
+//! A folder each, like the probes. A sink only delivers a batch or says why not; everything else (the bounded queue,
+//! batches, retries, the disk buffer, the counts) is the [`Driver`]'s, one for each running sink, on a thread of its own.
+#![forbid(unsafe_code)]
 
+pub mod driver;
 pub mod file;
 pub mod loki;
+pub mod settings;
+pub mod sink;
 pub mod stdout;
 
-/// A sink's name and settings.
-#[derive(Debug)]
-pub struct SinkSpec {
-    /// Folder and configuration key.
-    pub name: &'static str,
-    /// One line: where events go.
-    pub about: &'static str,
-    /// JSON Schema of its `args`.
-    pub settings: fn() -> serde_json::Value,
-}
+pub use driver::{Counts, Driver};
+pub use sink::{Context, Opened, REASONS, Reason, Refusal, Sink, SinkError, SinkSpec};
 
 /// Every sink.
 pub static SPECS: &[&SinkSpec] = &[&file::SPEC, &loki::SPEC, &stdout::SPEC];
-
-fn schema<T: schemars::JsonSchema>() -> serde_json::Value {
-    schemars::schema_for!(T).into()
-}

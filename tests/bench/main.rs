@@ -1,10 +1,11 @@
-//! What a scrape costs: CPU, time and memory at 1, 50, 200 and 500 namespaces, beside Debian's node-exporter.
+//! What netsonde costs: a scrape at 1, 50, 200 and 500 namespaces, beside Debian's node-exporter; and the eBPF probes.
 //!
 //! `make bench` runs it, on the release build. It asserts nothing: figures depend on the machine. Budgets are printed
 //! beside the figures they are for.
 
 #![allow(clippy::print_stdout)]
 
+mod ebpf;
 mod measure;
 
 use std::process::Stdio;
@@ -45,6 +46,18 @@ fn main() {
         "CPU is user and system time of the whole process, in steps of {} ms over all scrapes\n",
         1000 / TICKS_A_SECOND
     );
+    // `bench ebpf` and `bench scrape` do one part; without a word, all.
+    let part = std::env::args().nth(1);
+    let wanted = |name| part.as_deref().is_none_or(|part| part == name);
+    if wanted("scrape") {
+        scrapes_at_each_step();
+    }
+    if wanted("ebpf") {
+        ebpf::run();
+    }
+}
+
+fn scrapes_at_each_step() {
     println!(
         "{:>10} {:>7} {:>10} {:>10} {:>8} {:>9} {:>9} {:>9} {:>12}",
         "namespaces",

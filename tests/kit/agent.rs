@@ -82,6 +82,18 @@ impl Agent {
         Self::spawn(address, file, &["--listen", &address.to_string()], folder()).ready()
     }
 
+    /// Starts one that lacks these capabilities, as `setpriv --bounding-set` has them after its first minus, and waits
+    /// until it is ready.
+    pub fn start_without(capabilities: &str, config: &str) -> Self {
+        let (address, folder) = (free_address(), folder());
+        let file = write(&folder, config);
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--pdeathsig", "KILL", "--bounding-set", &format!("-{capabilities}"), "--"])
+            .arg(binary());
+        Self::run(command, address, &file, &["--listen", &address.to_string()], folder).ready()
+    }
+
     /// Starts one whose address is a line of its file and not on its command line.
     pub fn start_listening_by_file(config: &str) -> Self {
         let (address, folder) = (free_address(), folder());
@@ -97,8 +109,17 @@ impl Agent {
     }
 
     fn spawn(address: SocketAddr, file: &Path, args: &[&str], folder: tempfile::TempDir) -> Self {
+        Self::run(running::mortal(binary()), address, file, args, folder)
+    }
+
+    fn run(
+        mut command: Command,
+        address: SocketAddr,
+        file: &Path,
+        args: &[&str],
+        folder: tempfile::TempDir,
+    ) -> Self {
         let log = File::create(folder.path().join("log")).expect("the log can be made");
-        let mut command = running::mortal(binary());
         command.args(["run", "--config"]).arg(file).args(args);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).env_remove("NETSONDE_LOG");
         Self { process: Running::start(&mut command), address, folder }

@@ -4,10 +4,13 @@
 //! way to go on. Whatever is made is removed again on drop, also after a panic.
 
 pub mod agent;
+pub mod events;
 pub mod http;
 pub mod lab;
+pub mod loki;
 pub mod netns;
 pub mod page;
+pub mod records;
 pub mod running;
 pub mod shell;
 pub mod skip;
@@ -16,6 +19,7 @@ pub mod wait;
 pub mod worker;
 
 pub use agent::Agent;
+pub use loki::Loki;
 pub use netns::{Netns, Pair};
 pub use page::Page;
 pub use running::Running;

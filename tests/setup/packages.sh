@@ -29,6 +29,8 @@ if [ "$need" = test ]; then
     lacks nsenter util-linux
     lacks nft nftables
     lacks conntrack conntrack
+    lacks iperf3 iperf3
+    lacks openssl openssl
     lacks prometheus prometheus
     lacks promtool prometheus
     lacks prometheus-node-exporter prometheus-node-exporter

@@ -86,7 +86,8 @@ if want lab; then
     tests reference 300 --test reference
     tests http 300 --test http
     tests "bad input" 300 --test bad_input --test reload
-    tests lab 600 --test lab_traffic --test lab_ebpf --test lab_processes
+    tests sinks 300 --test sinks
+    tests lab 900 --test lab_traffic --test lab_ebpf --test lab_processes --test lab_events --test lab_agent
     # One at a time: these count the agent's descriptors and watch how fast namespaces go.
     tests namespaces 600 --test namespaces -- --test-threads=1
 fi

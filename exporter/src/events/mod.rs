@@ -12,6 +12,6 @@ pub mod schema;
 pub mod stream;
 pub mod watch;
 
-pub use bus::{Bus, Limits};
+pub use bus::{Bus, Limits, Receiver};
 pub use desk::Desk;
 pub use peers::Peers;

@@ -101,7 +101,8 @@ pub struct Supervisor {
 impl Supervisor {
     pub fn new(catalogue: Arc<Catalogue>, discovery: Discovery, bus: Arc<Bus>) -> Self {
         let peers = Arc::new(Peers::new(discovery.host()));
-        let common = Common { catalogue, discovery, scrapes: Arc::default(), bus, peers };
+        let (scrapes, running) = Default::default();
+        let common = Common { catalogue, discovery, scrapes, bus, peers, running };
         Self { common, probes: Vec::new(), limits: Limits::default() }
     }
 
@@ -276,6 +277,15 @@ impl Supervisor {
                 }
                 Err(why) => self.probes[i].state = State::Failed(why),
             }
+        }
+    }
+
+    /// Ends every probe and waits, no longer than `within`, until they have handed over their last events.
+    pub fn stop(&mut self, within: Duration) {
+        self.probes.clear();
+        let end = Instant::now() + within;
+        while Arc::strong_count(&self.common.running) > 1 && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(2));
         }
     }
 

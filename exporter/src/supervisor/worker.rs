@@ -47,6 +47,8 @@ pub struct Common {
     pub scrapes: Arc<Counter>,
     pub bus: Arc<Bus>,
     pub peers: Arc<Peers>,
+    /// Held by each thread as long as it lives.
+    pub running: Arc<()>,
 }
 
 struct Ask {
@@ -96,7 +98,7 @@ impl Worker {
                     return;
                 }
                 if let Some(probe) = probe {
-                    let Common { discovery, scrapes, bus, peers, .. } = common;
+                    let Common { discovery, scrapes, bus, peers, running: _running, .. } = common;
                     let desk = Desk::new(info.name, bus, discovery.clone(), peers);
                     let mut here = Here {
                         info,

@@ -71,10 +71,30 @@ static __always_inline int is_multicast(const struct network *network)
 	return network->v6.destination[0] == 0xff;
 }
 
-/* A packet that came in by one device and is at another one is on its way through. One that never came in by a device
- * and has a socket was made here. */
+/* The low bits of a packet's reference to its route are flags. */
+#define ROUTE_POINTER (~7ul)
+#define RTN_UNICAST 1
+#define RTF_ANYCAST 0x00100000
+#define RTF_LOCAL 0x80000000
+
+/* Whether the route of a packet that came in leads out again. Before routing there is none. */
+static __always_inline int is_routed_through(const struct sk_buff *skb, const struct network *network)
+{
+	unsigned long route = skb->_skb_refdst & ROUTE_POINTER;
+
+	if (!route || is_multicast(network))
+		return 0;
+	if (network->family == 4)
+		return BPF_CORE_READ((const struct rtable *)route, rt_type) == RTN_UNICAST;
+	if (network->family == 6)
+		return !(BPF_CORE_READ((const struct rt6_info *)route, rt6i_flags) & (RTF_LOCAL | RTF_ANYCAST));
+	return 0;
+}
+
+/* A packet that came in by one device and is at another one, or is routed to one, is on its way through. One that never
+ * came in by a device and has a socket was made here. */
 static __always_inline __u8 direction_of(const struct sk_buff *skb, const struct sock *rx_sk,
-					 const struct net_device *dev)
+					 const struct net_device *dev, const struct network *network)
 {
 	int came_by = skb->skb_iif;
 
@@ -82,7 +102,9 @@ static __always_inline __u8 direction_of(const struct sk_buff *skb, const struct
 		return RECEIVE;
 	if (!came_by)
 		return skb->sk ? TRANSMIT : UNKNOWN;
-	return dev && dev->ifindex != came_by ? FORWARD : RECEIVE;
+	if (dev && dev->ifindex != came_by)
+		return FORWARD;
+	return is_routed_through(skb, network) ? FORWARD : RECEIVE;
 }
 
 static __always_inline int is_housekeeping(const struct drop *drop)
@@ -131,7 +153,7 @@ int packetloss_kfree_skb(__u64 *ctx)
 	const struct net_device *dev = skb->dev;
 	if (dev && netns_of_dev(dev) != drop.netns)
 		dev = 0;
-	drop.direction = direction_of(skb, rx_sk, dev);
+	drop.direction = direction_of(skb, rx_sk, dev, &network);
 
 	struct tally *tally = count(&DROPS, &drop);
 	if (!EVENT_INTERVAL_NS || is_housekeeping(&drop))
@@ -139,7 +161,11 @@ int packetloss_kfree_skb(__u64 *ctx)
 	__u64 now = bpf_ktime_get_ns();
 	if (!may_tell(tally, now))
 		return 0;
-	struct loss *loss = reserve_event(tally, struct loss);
+	struct loss *loss;
+	if (STACKS)
+		loss = reserve_event(tally, struct loss);
+	else
+		loss = reserve_part(tally, struct loss, __builtin_offsetof(struct loss, stack));
 	if (!loss)
 		return 0;
 	loss->netns = drop.netns;

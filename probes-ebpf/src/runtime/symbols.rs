@@ -128,24 +128,29 @@ fn visible(path: &str) -> Result<(), String> {
 
 /// The last function at or below each address. The file is not sorted: modules follow, each in an order of its own.
 fn search(path: &str, wanted: &BTreeSet<u64>) -> std::io::Result<Vec<(u64, Place)>> {
+    let wanted: Vec<u64> = wanted.iter().copied().collect();
+    let mut best: Vec<Option<(u64, String)>> = vec![None; wanted.len()];
     let mut file = BufReader::with_capacity(1 << 16, File::open(path)?);
-    let mut best: HashMap<u64, (u64, String)> = HashMap::new();
-    let mut line = String::new();
-    while file.read_line(&mut line)? > 0 {
-        if let Some((address, name)) = function(&line) {
+    let mut line = Vec::new();
+    while file.read_until(b'\n', &mut line)? > 0 {
+        if let Some(address) = function_address(&line) {
             // Every wanted address from this symbol on might be in it; nearer symbols win.
-            for want in wanted.range(address..=address.saturating_add(LARGEST)) {
-                let nearest = best.get(want).is_none_or(|(at, _)| *at < address);
-                if nearest {
-                    best.insert(*want, (address, name.to_owned()));
+            let first = wanted.partition_point(|want| *want < address);
+            let within = wanted[first..].iter().take_while(|want| **want - address <= LARGEST).count();
+            for place in &mut best[first..first + within] {
+                if place.as_ref().is_none_or(|(at, _)| *at < address)
+                    && let Some(name) = name(&line)
+                {
+                    *place = Some((address, name.to_owned()));
                 }
             }
         }
         line.clear();
     }
-    let places = best.into_iter().map(|(want, (at, name))| {
+    let places = wanted.iter().zip(best).filter_map(|(want, found)| {
+        let (at, name) = found?;
         let exact = format!("{name}+{:#x}", want - at).into();
-        (want, Place { function: name.into(), exact })
+        Some((*want, Place { function: name.into(), exact }))
     });
     Ok(places.collect())
 }
@@ -153,15 +158,26 @@ fn search(path: &str, wanted: &BTreeSet<u64>) -> std::io::Result<Vec<(u64, Place
 /// No function is larger: an address further from every symbol is in none (a BPF program, a module that is gone).
 const LARGEST: u64 = 1 << 16;
 
-/// `ffffffff81000000 T _text`, with a tab and the module in brackets behind it where it has one.
-fn function(line: &str) -> Option<(u64, &str)> {
-    let (address, rest) = line.split_once(' ')?;
-    let (kind, rest) = rest.split_once(' ')?;
-    if !matches!(kind, "t" | "T" | "w" | "W") {
+/// The address of a line like `ffffffff81000000 T _text` (with a tab and the module in brackets behind it where it has
+/// one) if it is a function's. There are hundreds of thousands of lines, so nothing is copied or checked twice.
+fn function_address(line: &[u8]) -> Option<u64> {
+    const DIGITS: usize = 16;
+    if !matches!(line.get(DIGITS..DIGITS + 3)?, [b' ', b't' | b'T' | b'w' | b'W', b' ']) {
         return None;
     }
-    let name = rest.split(['\t', '\n', ' ']).next()?;
-    Some((u64::from_str_radix(address, 16).ok()?, name))
+    line[..DIGITS].iter().try_fold(0u64, |sum, digit| {
+        let value = match digit {
+            b'0'..=b'9' => digit - b'0',
+            b'a'..=b'f' => digit - b'a' + 10,
+            _ => return None,
+        };
+        Some(sum << 4 | u64::from(value))
+    })
+}
+
+/// The function's name in such a line.
+fn name(line: &[u8]) -> Option<&str> {
+    std::str::from_utf8(line).ok()?.split([' ', '\t', '\n']).nth(2)
 }
 
 #[cfg(test)]
@@ -170,6 +186,8 @@ mod tests {
 
     #[test]
     fn lines_that_are_no_functions_are_passed_over() {
+        let function =
+            |line: &'static str| Some((function_address(line.as_bytes())?, name(line.as_bytes())?));
         assert_eq!(function("ffffffff81000010 T start\n"), Some((0xffff_ffff_8100_0010, "start")));
         assert_eq!(
             function("ffffffffc0000000 t nft_do_chain\t[nf_tables]\n"),
@@ -189,7 +207,7 @@ mod tests {
         let text = std::fs::read_to_string(KALLSYMS).expect("it was readable a moment ago");
         let (address, name) = text
             .lines()
-            .filter_map(function)
+            .filter_map(|line| Some((function_address(line.as_bytes())?, name(line.as_bytes())?)))
             .find(|(_, name)| *name == "kfree_skbmem" || *name == "ip_rcv")
             .expect("every kernel with a network has them");
         symbols.learn([address + 1].into_iter());
