@@ -1,13 +1,18 @@
 //! What an agent tells of single things that happened, and addresses that make clear whose they are.
 
+use std::collections::BTreeMap;
+use std::net::Ipv6Addr;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::{Agent, Pair};
+use crate::agent::netsonde;
+use crate::{Agent, Pair, shell};
 
-/// How soon an event is told.
-const SOON: Duration = Duration::from_secs(1);
+/// How soon an event is told on a machine that does much else. That it is told within a second where there is time for
+/// it, `namespaces` shows.
+const SOON: Duration = Duration::from_secs(5);
 
 /// Gives both sides of a pair addresses that no other namespace of this machine has, as they stand in front of a port:
 /// `(a, b)` of IPv4, and of IPv6 where the pair has it.
@@ -18,7 +23,8 @@ pub fn own_sides(pair: &Pair) -> Vec<(String, String)> {
     // No two namespaces have one number at a time, so twenty bits of it are a network of four addresses each.
     let number = pair.a.inode() & 0xf_ffff;
     let v4 = |host| format!("100.{}.{}.{}", 64 + (number >> 14), number >> 6 & 255, (number & 63) * 4 + host);
-    let v6 = |host| format!("fd09:0:0:{:x}:{:x}::{host}", number >> 16, number & 0xffff);
+    // As the agent writes it, too.
+    let v6 = |host| Ipv6Addr::from(0xfd09 << 112 | u128::from(number) << 32 | u128::from(host)).to_string();
     let with_v6 = !pair.a.run("ip -6 addr show dev eth0").is_empty();
     for (ns, own, other) in [(&pair.a, 1, 2), (&pair.b, 2, 1)] {
         let neighbour = |address: String| {
@@ -45,10 +51,44 @@ pub fn events(agent: &Agent, query: &str) -> Vec<Value> {
     let answer = agent.get(&format!("/events?follow=false&{query}"), &[]);
     assert_eq!(answer.status, 200, "{}", answer.text());
     let data = answer.text().lines().filter_map(|line| line.strip_prefix("data:"));
-    data.map(|json| serde_json::from_str(json).unwrap_or_else(|e| panic!("no JSON ({e}): {json}"))).collect()
+    let events =
+        data.map(|json| serde_json::from_str(json).unwrap_or_else(|e| panic!("no JSON ({e}): {json}")));
+    events.inspect(assert_as_published).collect()
 }
 
-/// The same, as soon as there are `count`: an event that comes later than a second is missed.
+/// What `netsonde schema --events` says of each type, by its name.
+fn published() -> &'static BTreeMap<String, Value> {
+    static TYPES: OnceLock<BTreeMap<String, Value>> = OnceLock::new();
+    TYPES.get_or_init(|| {
+        let schema = shell::run(&mut netsonde(&["schema", "--events"]));
+        let schema: Value = serde_json::from_str(&schema).unwrap_or_else(|e| panic!("no JSON: {e}"));
+        let types = schema["oneOf"].as_array().expect("a choice of types").iter();
+        types.map(|of| (of["title"].as_str().expect("a title").to_owned(), of.clone())).collect()
+    })
+}
+
+/// Holds an event against the published schema: its fields, what they hold, and those that it must have.
+fn assert_as_published(event: &Value) {
+    let kind = event["type"].as_str().unwrap_or_else(|| panic!("no type: {event:#}"));
+    let schema = published().get(kind).unwrap_or_else(|| panic!("{kind} is not in the schema"));
+    for (field, value) in event.as_object().expect("an object") {
+        let property = &schema["properties"][field];
+        let good = match property["type"].as_str() {
+            Some("string") => value.is_string(),
+            Some("integer") => value.is_u64(),
+            Some("boolean") => value.is_boolean(),
+            Some("array") => value.as_array().is_some_and(|list| list.iter().all(Value::is_string)),
+            _ => false,
+        };
+        assert!(good, "{field} is not as the schema says: {event:#}");
+        assert!(property.get("const").is_none_or(|only| only == value), "{field}: {event:#}");
+    }
+    for field in schema["required"].as_array().expect("a list") {
+        assert!(event.get(field.as_str().expect("a name")).is_some(), "{field} is missing: {event:#}");
+    }
+}
+
+/// The same, as soon as there are `count`: an event that comes late is missed.
 pub fn until_events(agent: &Agent, query: &str, count: usize) -> Vec<Value> {
     let start = Instant::now();
     loop {

@@ -91,7 +91,7 @@ fn a_closed_port_a_full_buffer_and_a_full_queue_are_told_with_the_kernels_reason
     let sides = own_sides(&pair);
     let (agent, _bystander, _) = watch("[packetloss]", &pair);
     let told = |from: &str, reason: &str| {
-        until(&format!("{reason} of what {from} sent"), Duration::from_secs(1), || {
+        until(&format!("{reason} of what {from} sent"), Duration::from_secs(5), || {
             let found = events(&agent, &loss_of(&pair.b));
             found.into_iter().find(|e| e["src"] == from && e["reason"] == reason)
         })

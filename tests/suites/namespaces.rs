@@ -6,8 +6,10 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use netsonde_tests::events::events;
+use netsonde_tests::lab::send;
 use netsonde_tests::wait::until_true;
-use netsonde_tests::{Agent, Netns, Running, needs_root, until};
+use netsonde_tests::{Agent, Loki, Netns, Pair, Running, needs_root, until};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -234,4 +236,38 @@ fn a_namespace_that_the_machine_did_not_start_with_is_never_called_the_host() {
     let page = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && page.contains("netsonde_udp_in_datagrams_total{"), "{page}");
     assert!(!page.contains("hostNetwork"), "{page}");
+}
+
+#[test]
+fn a_lost_packet_is_in_the_metrics_as_an_event_and_in_loki_within_a_second() {
+    needs_root!();
+    let pair = Pair::v4("second");
+    let loki = Loki::start();
+    let sink = format!("{{name: loki, args: {{url: \"{}\", batch: {{age: 100ms}}}}}}", loki.url());
+    let agent = Agent::start(&format!("probes: [packetloss]\nsinks: [{sink}]\n"));
+    for ns in [&pair.a, &pair.b] {
+        agent.find(ns.name());
+    }
+    let pod = pair.b.name();
+    let start = Instant::now();
+    send(&pair.a.udp("10.9.0.1:0"), "10.9.0.2:6001", 1, 100);
+    until("the event is told", SECOND, || events(&agent, &format!("pod={pod}")).pop());
+    until("it is in Loki", SECOND, || loki.entries().into_iter().find(|entry| entry.line.contains(pod)));
+    let drops = agent.scrape().pod(pod).total("netsonde_packetloss_drops_total", &[("reason", "NO_SOCKET")]);
+    assert_eq!(drops, 1);
+    assert!(start.elapsed() < SECOND, "{:?}", start.elapsed());
+    agent.stop();
+}
+
+#[test]
+fn the_first_event_of_a_namespace_that_nobody_knows_yet_waits_for_its_name() {
+    needs_root!();
+    let agent = Agent::start("probes: [packetloss]\n");
+    let pair = Pair::v4("unknown");
+    send(&pair.a.udp("10.9.0.1:0"), "10.9.0.2:6001", 1, 100);
+    let event = until("the event is told", 3 * SECOND, || {
+        events(&agent, "type=PacketLoss").into_iter().find(|event| event["dport"] == 6001)
+    });
+    assert_eq!(event["pod"], pair.b.name());
+    agent.stop();
 }
