@@ -21,6 +21,9 @@ const volatile __u64 EVENT_BURST_NS = 0;
 		__uint(max_entries, bytes);                                                                           \
 	} EVENTS SEC(".maps")
 
+/* Keeps the type of the events in the object's BTF, where the test of their layout looks for it. */
+#define EVENT_TYPE(type) const type *EVENT __attribute__((unused))
+
 __u64 LAST_WAKEUP_NS = 0;
 
 /* Whether this key may tell of one more event now; if not, that is counted. Two contexts on one CPU may both be told

@@ -23,6 +23,12 @@
 #define IPPROTO_DSTOPTS 60
 #define IPPROTO_SCTP 132
 
+/* sk_state, as in linux/bpf.h (BPF_TCP_*). */
+#define TCP_SYN_SENT 2
+#define TCP_TIME_WAIT 6
+#define TCP_CLOSE 7
+#define TCP_NEW_SYN_RECV 12
+
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
 struct net {
@@ -57,9 +63,12 @@ struct sock_common {
 	possible_net_t skc_net;
 };
 
+struct socket;
+
 struct sock {
 	struct sock_common __sk_common;
 	__u16 sk_protocol;
+	struct socket *sk_socket;
 };
 
 struct inet_sock {
@@ -68,7 +77,13 @@ struct inet_sock {
 
 struct inet_connection_sock {
 	__u8 icsk_ca_state : 5;
+	__u8 icsk_retransmits;
 	__u8 icsk_pending;
+};
+
+struct tcp_sock {
+	__u32 srtt_us;
+	__u32 snd_cwnd;
 };
 
 struct request_sock {
@@ -84,6 +99,10 @@ struct rt6_info {
 	__u32 rt6i_flags;
 };
 
+struct tcp_request_sock {
+	__u32 snt_isn;
+};
+
 struct sk_buff {
 	unsigned long _skb_refdst;
 	struct net_device *dev;
@@ -94,6 +113,13 @@ struct sk_buff {
 	__be16 protocol;
 	__u16 network_header;
 	__u16 transport_header;
+	char cb[48];
+};
+
+/* What TCP keeps in skb->cb. */
+struct tcp_skb_cb {
+	__u32 seq;
+	__u32 end_seq;
 };
 
 #pragma clang attribute pop

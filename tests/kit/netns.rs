@@ -149,7 +149,8 @@ impl Netns {
         let address: SocketAddr = address.parse().expect("an address and port");
         self.enter(|| {
             let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-            let socket = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)
+            let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+            let socket = socket_with(family, SocketType::STREAM, flags, None)
                 .unwrap_or_else(|e| panic!("no TCP socket: {e}"));
             match connect(&socket, &address) {
                 Ok(()) | Err(rustix::io::Errno::INPROGRESS) => socket,

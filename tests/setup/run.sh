@@ -87,7 +87,7 @@ if want lab; then
     tests http 300 --test http
     tests "bad input" 300 --test bad_input --test reload
     tests sinks 300 --test sinks
-    tests lab 900 --test lab_traffic --test lab_ebpf --test lab_processes --test lab_events --test lab_agent --test lab_reading
+    tests lab 900 --test lab_traffic --test lab_ebpf --test lab_processes --test lab_events --test lab_events_tcp --test lab_agent --test lab_reading
     # One at a time: these count the agent's descriptors and watch how fast namespaces go.
     tests namespaces 600 --test namespaces -- --test-threads=1
 fi
@@ -96,7 +96,7 @@ want prometheus && tests dashboards 300 --test dashboards
 want docs && check docs 120 make --no-print-directory docs-check
 
 # A suite that is declared and not run above would be silent.
-for suite in $(sed -n 's|^path = "suites/\(.*\)\.rs"$|\1|p' tests/Cargo.toml); do
+for suite in $(sed -n 's|^path = "suites/\(.*\)\.rs"$|\1|p' tests/Cargo.toml | sed 's|/main$||'); do
     grep -Eq -- "--test $suite( |\$)" "$script" || fail 1 "$script does not run the suite $suite"
 done
 

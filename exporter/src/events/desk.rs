@@ -119,13 +119,14 @@ impl Desk {
     }
 
     fn write(&self, event: &Event, node: &str, tally: &mut Tally) -> Record {
-        let owner = event.netns.and_then(|key| self.owners.get(&key)).map(|(owner, _)| owner);
+        let owner_of = |key| self.owners.get(&key).map(|(owner, _)| owner);
+        let owner = event.netns.and_then(owner_of);
         let peer = event.flow.as_ref().and_then(|flow| self.peers.other_end(event.netns, flow));
-        let peer = peer.and_then(|key| self.owners.get(&key)).map(|(owner, _)| owner);
+        let peer = peer.and_then(owner_of);
         *tally.told.entry(event.def.name).or_default() += 1;
         tally.unattributed += u64::from(owner.is_none());
         let id = self.bus.id();
-        let told = Told { id: &id, node, probe: self.probe, owner, peer, event };
+        let told = Told { id: &id, node, probe: self.probe, owner, peer, owner_of: &owner_of, event };
         let of = |part: fn(&Owner) -> &Arc<str>| owner.map_or_else(|| Arc::from(""), |o| Arc::clone(part(o)));
         Record {
             json: told.line(),

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use netsonde_framework::{Event, Field, Flow};
-use serde::ser::{Serialize, SerializeMap as _, Serializer};
+use netsonde_framework::{Event, Field, Flow, NetnsKey};
+use serde::ser::{Serialize, SerializeMap, Serializer};
 
 /// Whose an event is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub struct Told<'a> {
     pub probe: &'static str,
     pub owner: Option<&'a Owner>,
     pub peer: Option<&'a Owner>,
+    /// Whose the namespaces in its fields are.
+    pub owner_of: &'a dyn Fn(NetnsKey) -> Option<&'a Owner>,
     pub event: &'a Event,
 }
 
@@ -31,6 +33,21 @@ impl Told<'_> {
         // Strings, numbers and lists of strings always serialise, and a Vec takes all of them.
         serde_json::to_writer(&mut line, self).unwrap_or_default();
         String::from_utf8(line).unwrap_or_default()
+    }
+
+    fn field<M: SerializeMap>(&self, map: &mut M, name: &str, field: &Field) -> Result<(), M::Error> {
+        match field {
+            Field::Number(number) => map.serialize_entry(name, number),
+            Field::Flag(flag) => map.serialize_entry(name, flag),
+            Field::Text(text) => map.serialize_entry(name, text),
+            Field::Shared(text) => map.serialize_entry(name, &**text),
+            Field::Texts(texts) => map.serialize_entry(name, &Texts(texts)),
+            Field::Netns(key) => {
+                let Some(owner) = (self.owner_of)(*key) else { return Ok(()) };
+                map.serialize_entry(&format!("{name}_namespace"), &*owner.namespace)?;
+                map.serialize_entry(&format!("{name}_pod"), &*owner.pod)
+            }
+        }
     }
 }
 
@@ -63,8 +80,8 @@ impl Serialize for Told<'_> {
                 map.serialize_entry("dport", port)?;
             }
         }
-        for (name, value) in &event.fields {
-            map.serialize_entry(name, &Value(value))?;
+        for (name, field) in &event.fields {
+            self.field(&mut map, name, field)?;
         }
         if event.suppressed > 0 {
             map.serialize_entry("suppressed", &event.suppressed)?;
@@ -90,17 +107,11 @@ impl Serialize for Time {
     }
 }
 
-struct Value<'a>(&'a Field);
+struct Texts<'a>(&'a [Arc<str>]);
 
-impl Serialize for Value<'_> {
+impl Serialize for Texts<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self.0 {
-            Field::Number(number) => serializer.serialize_u64(*number),
-            Field::Flag(flag) => serializer.serialize_bool(*flag),
-            Field::Text(text) => serializer.serialize_str(text),
-            Field::Shared(text) => serializer.serialize_str(text),
-            Field::Texts(texts) => serializer.collect_seq(texts.iter().map(|text| &**text)),
-        }
+        serializer.collect_seq(self.0.iter().map(|text| &**text))
     }
 }
 
@@ -136,11 +147,32 @@ mod tests {
             probe: "packetloss",
             owner: Some(&owner),
             peer: None,
+            owner_of: &|_| None,
             event: &event,
         };
         assert_eq!(
             told.line(),
             r#"{"id":"1-2","time":"2023-11-14T22:13:20.000000042Z","node":"n","probe":"packetloss","type":"PacketLoss","severity":"warning","namespace":"shop","pod":"cart-0","protocol":"tcp","src":"10.0.0.1","sport":1024,"dst":"fd00::2","dport":80,"reason":"NO \"SOCKET\"","stack":["a+0x1"],"suppressed":3}"#
         );
+    }
+
+    #[test]
+    fn a_namespace_in_a_field_is_told_by_its_labels_or_not_at_all() {
+        let owner = Owner { namespace: "shop".into(), pod: "cart-0".into() };
+        let fields =
+            vec![("cause", NetnsKey(7).into()), ("other", NetnsKey(8).into()), ("after", 1u32.into())];
+        let event = Event { def: &LOSS, time_ns: 0, netns: None, flow: None, fields, suppressed: 0 };
+        let owner_of = |key| (key == NetnsKey(7)).then_some(&owner);
+        let told = Told {
+            id: "1-2",
+            node: "n",
+            probe: "packetloss",
+            owner: None,
+            peer: None,
+            owner_of: &owner_of,
+            event: &event,
+        };
+        let line = told.line();
+        assert!(line.ends_with(r#""cause_namespace":"shop","cause_pod":"cart-0","after":1}"#), "{line}");
     }
 }

@@ -61,6 +61,7 @@ struct loss {
 	__u64 stack[FRAMES];
 };
 
+EVENT_TYPE(struct loss);
 EVENT_RING(1 << 19);
 
 /* Multicast, and for IPv4 broadcast: 224.0.0.0/4 and 255.255.255.255. */

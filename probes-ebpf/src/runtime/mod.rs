@@ -9,6 +9,7 @@ mod maps;
 mod object;
 mod ring;
 mod symbols;
+mod tcp;
 mod tuple;
 
 pub use clock::Clock;
@@ -18,6 +19,7 @@ pub use limit::EventLimit;
 pub use object::{Hook, Object, Role, Rung, Setting};
 pub use ring::{Record, Ring};
 pub use symbols::{Place, Symbols};
+pub use tcp::tcp_state;
 pub use tuple::{TUPLE, flow, protocol_name};
 
 /// Embeds the object of a probe, aligned as its parser wants it.

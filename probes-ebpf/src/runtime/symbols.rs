@@ -3,7 +3,7 @@
 //! /proc/kallsyms has hundreds of thousands of lines; keeping them would take megabytes. Events name few places, so the
 //! file is read through when new addresses come up, and only what was asked is kept.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
 use std::sync::Arc;
@@ -27,11 +27,21 @@ pub struct Place {
     pub exact: Arc<str>,
 }
 
+/// A function of the kernel itself: it stays where it is, unlike those of modules and programs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Function {
+    end: u64,
+    name: Arc<str>,
+}
+
 /// Finds names of functions.
 #[derive(Debug)]
 pub struct Symbols {
     path: &'static str,
     known: HashMap<u64, Place>,
+    /// By start: the functions of places that were read, for other places in them. Who was interrupted by a timer is
+    /// somewhere else each time, and mostly in one of few functions.
+    functions: BTreeMap<u64, Function>,
     /// Why there are no names at all.
     hidden: Option<String>,
     reads: f64,
@@ -46,7 +56,14 @@ impl Symbols {
 
     fn at(path: &'static str) -> Self {
         let hidden = visible(path).err();
-        Self { path, known: HashMap::new(), hidden, reads: READS, since: Instant::now() }
+        Self {
+            path,
+            known: HashMap::new(),
+            functions: BTreeMap::new(),
+            hidden,
+            reads: READS,
+            since: Instant::now(),
+        }
     }
 
     /// What `/status` says of it.
@@ -63,16 +80,35 @@ impl Symbols {
         if self.hidden.is_some() {
             return;
         }
-        let unknown: BTreeSet<u64> = addresses.filter(|a| *a != 0 && !self.known.contains_key(a)).collect();
+        let mut unknown: BTreeSet<u64> =
+            addresses.filter(|a| *a != 0 && !self.known.contains_key(a)).collect();
+        unknown.retain(|address| match self.in_known_function(*address) {
+            Some(place) => {
+                self.known.insert(*address, place);
+                false
+            }
+            None => true,
+        });
         if unknown.is_empty() || !self.may_read() {
             return;
         }
         if self.known.len() + unknown.len() > REMEMBERED {
             self.known.clear();
+            self.functions.clear();
         }
-        if let Ok(found) = search(self.path, &unknown) {
-            self.known.extend(found);
+        let Ok(found) = search(self.path, &unknown) else { return };
+        for (address, symbol) in found {
+            let name: Arc<str> = symbol.name.into();
+            self.known.insert(address, place(&name, address - symbol.start));
+            if let Some(end) = symbol.end {
+                self.functions.insert(symbol.start, Function { end, name });
+            }
         }
+    }
+
+    fn in_known_function(&self, address: u64) -> Option<Place> {
+        let (start, function) = self.functions.range(..=address).next_back()?;
+        (address < function.end).then(|| place(&function.name, address - start))
     }
 
     fn may_read(&mut self) -> bool {
@@ -126,33 +162,53 @@ fn visible(path: &str) -> Result<(), String> {
     }
 }
 
+fn place(function: &Arc<str>, offset: u64) -> Place {
+    Place { function: Arc::clone(function), exact: format!("{function}+{offset:#x}").into() }
+}
+
+/// The function that an address is in.
+#[derive(Debug, PartialEq, Eq)]
+struct Symbol {
+    start: u64,
+    name: String,
+    /// Where the next one begins; only for one of the kernel itself.
+    end: Option<u64>,
+}
+
 /// The last function at or below each address. The file is not sorted: modules follow, each in an order of its own.
-fn search(path: &str, wanted: &BTreeSet<u64>) -> std::io::Result<Vec<(u64, Place)>> {
+fn search(path: &str, wanted: &BTreeSet<u64>) -> std::io::Result<HashMap<u64, Symbol>> {
     let wanted: Vec<u64> = wanted.iter().copied().collect();
-    let mut best: Vec<Option<(u64, String)>> = vec![None; wanted.len()];
+    let mut best: Vec<Option<Symbol>> = wanted.iter().map(|_| None).collect();
+    let mut next = vec![u64::MAX; wanted.len()];
     let mut file = BufReader::with_capacity(1 << 16, File::open(path)?);
     let mut line = Vec::new();
     while file.read_until(b'\n', &mut line)? > 0 {
         if let Some(address) = function_address(&line) {
+            let after = wanted.partition_point(|want| *want < address);
             // Every wanted address from this symbol on might be in it; nearer symbols win.
-            let first = wanted.partition_point(|want| *want < address);
-            let within = wanted[first..].iter().take_while(|want| **want - address <= LARGEST).count();
-            for place in &mut best[first..first + within] {
-                if place.as_ref().is_none_or(|(at, _)| *at < address)
+            let within = wanted[after..].iter().take_while(|want| **want - address <= LARGEST).count();
+            for symbol in &mut best[after..after + within] {
+                if symbol.as_ref().is_none_or(|s| s.start < address)
                     && let Some(name) = name(&line)
                 {
-                    *place = Some((address, name.to_owned()));
+                    // Its end is set below; none stays for one of a module.
+                    let end = (!line.contains(&b'[')).then_some(u64::MAX);
+                    *symbol = Some(Symbol { start: address, name: name.to_owned(), end });
                 }
+            }
+            let before = wanted[..after].iter().rev().take_while(|want| address - **want <= LARGEST).count();
+            for next in &mut next[after - before..after] {
+                *next = address.min(*next);
             }
         }
         line.clear();
     }
-    let places = wanted.iter().zip(best).filter_map(|(want, found)| {
-        let (at, name) = found?;
-        let exact = format!("{name}+{:#x}", want - at).into();
-        Some((*want, Place { function: name.into(), exact }))
+    let found = wanted.iter().zip(best).zip(next).filter_map(|((want, symbol), next)| {
+        let symbol = symbol?;
+        let end = symbol.end.filter(|_| next != u64::MAX).map(|_| next);
+        Some((*want, Symbol { end, ..symbol }))
     });
-    Ok(places.collect())
+    Ok(found.collect())
 }
 
 /// No function is larger: an address further from every symbol is in none (a BPF program, a module that is gone).
@@ -184,10 +240,12 @@ fn name(line: &[u8]) -> Option<&str> {
 mod tests {
     use super::*;
 
+    fn function(line: &str) -> Option<(u64, &str)> {
+        Some((function_address(line.as_bytes())?, name(line.as_bytes())?))
+    }
+
     #[test]
     fn lines_that_are_no_functions_are_passed_over() {
-        let function =
-            |line: &'static str| Some((function_address(line.as_bytes())?, name(line.as_bytes())?));
         assert_eq!(function("ffffffff81000010 T start\n"), Some((0xffff_ffff_8100_0010, "start")));
         assert_eq!(
             function("ffffffffc0000000 t nft_do_chain\t[nf_tables]\n"),
@@ -207,7 +265,7 @@ mod tests {
         let text = std::fs::read_to_string(KALLSYMS).expect("it was readable a moment ago");
         let (address, name) = text
             .lines()
-            .filter_map(|line| Some((function_address(line.as_bytes())?, name(line.as_bytes())?)))
+            .filter_map(function)
             .find(|(_, name)| *name == "kfree_skbmem" || *name == "ip_rcv")
             .expect("every kernel with a network has them");
         symbols.learn([address + 1].into_iter());
@@ -228,6 +286,24 @@ mod tests {
         let stack: Vec<String> =
             symbols.stack([1, 2, 3, 4, 5].into_iter()).iter().map(ToString::to_string).collect();
         assert_eq!(stack, ["kfree_skb+0x1", "bpf_prog_of_another+0x1", "0x5"]);
+    }
+
+    #[test]
+    fn another_place_in_a_function_that_was_read_needs_no_reading() {
+        let mut symbols = Symbols::open();
+        if symbols.hidden.is_some() {
+            return;
+        }
+        let text = std::fs::read_to_string(KALLSYMS).expect("it was readable a moment ago");
+        let own = text.lines().filter(|line| !line.contains('[')).filter_map(function);
+        let (address, _) = own.into_iter().find(|(_, name)| *name == "ip_rcv").expect("the kernel's own");
+        symbols.learn([address + 1].into_iter());
+        assert_eq!(symbols.exact(address + 1).as_ref(), "ip_rcv+0x1");
+        symbols.reads = 0.0;
+        symbols.learn([address + 2].into_iter());
+        assert_eq!(symbols.exact(address + 2).as_ref(), "ip_rcv+0x2");
+        let end = symbols.functions[&address].end;
+        assert!(symbols.in_known_function(end).is_none(), "that is the next one");
     }
 
     #[test]

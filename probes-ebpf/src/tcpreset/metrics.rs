@@ -13,8 +13,8 @@ text_label! {
 }
 
 netsonde_framework::metrics! {
-    /// TCP resets that were sent; only on Linux 6.10 and later, which tell of all of them.
-    SENT: Counter<()> = "tcpreset_sent".source("tracepoint tcp:tcp_send_reset");
+    /// TCP resets that were sent; only where the kernel tells of all of them: Linux 6.10, or fentry or kprobe before.
+    SENT: Counter<()> = "tcpreset_sent".source("tracepoint tcp:tcp_send_reset; before Linux 6.10 tcp_v4_send_reset and tcp_v6_send_reset too");
     /// TCP resets that were received.
     RECEIVED: Counter<()> = "tcpreset_received".source("tracepoint tcp:tcp_receive_reset");
     /// TCP resets by how they came about and the kernel's reason.
@@ -23,4 +23,8 @@ netsonde_framework::metrics! {
     UNATTRIBUTED: Counter<()> = "tcpreset_unattributed".source("tracepoints tcp:tcp_send_reset and tcp:tcp_receive_reset");
     /// Resets that were not counted above because the table in the kernel was full, on the host's row.
     UNCOUNTED: Counter<()> = "tcpreset_uncounted".source("eBPF map UNCOUNTED");
+    /// Resets that no event told of because of the limit in `events`; a namespace without any has no series.
+    SUPPRESSED: Counter<()> = "tcpreset_suppressed_events".source("eBPF map RESETS");
+    /// Resets that no event told of because the ring buffer was full; a namespace without any has no series.
+    LOST: Counter<()> = "tcpreset_lost_events".source("eBPF map RESETS");
 }

@@ -134,8 +134,16 @@ pub enum Field {
     Shared(Arc<str>),
     /// A list of texts.
     Texts(Vec<Arc<str>>),
+    /// A namespace beside the event's own. It is told as two texts, `<name>_namespace` and `<name>_pod`, which are the
+    /// fields of the [`EventDef`], or not at all where it is unknown.
+    Netns(NetnsKey),
 }
 
+impl From<NetnsKey> for Field {
+    fn from(v: NetnsKey) -> Self {
+        Self::Netns(v)
+    }
+}
 impl From<u64> for Field {
     fn from(v: u64) -> Self {
         Self::Number(v)
