@@ -5,7 +5,7 @@ JOBS := $(shell nproc)
 ARGS ?=
 PAGES := metrics events config
 
-.PHONY: run build test lint docs docs-check bench clean
+.PHONY: run build test test-kernels lint docs docs-check bench clean
 
 ## Builds netsonde and runs it: http://localhost:9102/metrics. Root sees every namespace, others only their own.
 run: packages-run build
@@ -17,6 +17,10 @@ build: packages-run
 ## Every check there is; the last line counts them.
 test: packages-test
 	tests/setup/run.sh
+
+## The lab on Debian's kernels 6.1 and 6.12, each in a VM; writes docs/reference/kernels.md.
+test-kernels: packages-kernels
+	tests/kernels/run.sh
 
 lint: packages-run
 	tests/setup/run.sh format clippy
@@ -43,8 +47,10 @@ bench: packages-test build
 clean:
 	cargo clean
 
-.PHONY: packages-run packages-test
+.PHONY: packages-run packages-test packages-kernels
 packages-run:
 	@tests/setup/packages.sh run
 packages-test:
 	@tests/setup/packages.sh test
+packages-kernels:
+	@tests/setup/packages.sh kernels

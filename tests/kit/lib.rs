@@ -6,6 +6,7 @@
 pub mod agent;
 pub mod events;
 pub mod http;
+pub mod kernel;
 pub mod lab;
 pub mod loki;
 pub mod netns;

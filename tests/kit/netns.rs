@@ -8,11 +8,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, listen, socket_with};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::shell::{run, words};
+use crate::wait::allowed;
 
 const PREFIX: &str = "nst";
 static COUNT: AtomicU32 = AtomicU32::new(0);
@@ -118,7 +120,7 @@ impl Netns {
     pub fn udp(&self, address: &str) -> std::net::UdpSocket {
         let bound = self.enter(|| std::net::UdpSocket::bind(address));
         let socket = bound.unwrap_or_else(|e| panic!("UDP {address} in {}: {e}", self.name));
-        socket.set_read_timeout(Some(std::time::Duration::from_secs(5))).expect("a timeout can be set");
+        socket.set_read_timeout(Some(allowed(Duration::from_secs(5)))).expect("a timeout can be set");
         socket
     }
 
@@ -139,8 +141,8 @@ impl Netns {
     /// A TCP connection from it.
     pub fn connect(&self, address: &str) -> std::net::TcpStream {
         let address: SocketAddr = address.parse().expect("an address and port");
-        let connected =
-            self.enter(|| std::net::TcpStream::connect_timeout(&address, std::time::Duration::from_secs(5)));
+        let limit = allowed(Duration::from_secs(5));
+        let connected = self.enter(|| std::net::TcpStream::connect_timeout(&address, limit));
         connected.unwrap_or_else(|e| panic!("TCP to {address} from {}: {e}", self.name))
     }
 

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::wait::allowed;
+
 /// A command whose process the kernel kills when the thread that started it ends, so that nothing outlives a test
 /// that was killed. Start it from the test's own thread.
 pub fn mortal(program: impl AsRef<OsStr>) -> Command {
@@ -56,8 +58,9 @@ impl Running {
         kill_process(pid, signal).unwrap_or_else(|e| panic!("cannot signal {}: {e}", self.what));
     }
 
-    /// Waits for its end; `None` if it still runs after `at_most`.
+    /// Waits for its end; `None` if it still runs after `at_most`, which a slow machine stretches.
     pub fn wait(&mut self, at_most: Duration) -> Option<ExitStatus> {
+        let at_most = allowed(at_most);
         let start = Instant::now();
         loop {
             let ended = self.ended();

@@ -1,6 +1,7 @@
 #!/bin/sh
-# Installs what `make run` or `make test` needs and this machine lacks, through apt; does nothing where all is there.
-# Usage: packages.sh run|test
+# Installs what `make run`, `make test` or `make test-kernels` needs and this machine lacks, through apt; does nothing
+# where all is there.
+# Usage: packages.sh run|test|kernels
 set -eu
 
 need=${1:-run}
@@ -34,6 +35,21 @@ if [ "$need" = test ]; then
     lacks prometheus prometheus
     lacks promtool prometheus
     lacks prometheus-node-exporter prometheus-node-exporter
+fi
+if [ "$need" = kernels ]; then
+    lacks qemu-system-x86_64 qemu-system-x86
+    lacks busybox busybox-static
+    lacks cpio cpio
+    lacks depmod kmod
+    lacks xz xz-utils
+    lacks jq jq
+    # These go into the VMs.
+    lacks bash bash
+    lacks ip iproute2
+    lacks nsenter util-linux
+    lacks nft nftables
+    lacks conntrack conntrack
+    lacks ethtool ethtool
 fi
 
 # /usr/sbin/policy-rc.d with exit 101 keeps apt from starting the services that packages bring. One that is there

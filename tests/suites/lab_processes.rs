@@ -1,6 +1,7 @@
 //! Processes in namespaces of the test's own: their descriptors and what they read and write, counted once each.
 
 use std::path::Path;
+use std::time::Duration;
 
 use netsonde_tests::worker::Worker;
 use netsonde_tests::{Agent, Netns, needs_root, truth};
@@ -42,23 +43,34 @@ fn reads_and_writes_are_those_of_the_process_and_a_process_that_ends_takes_none_
     let agent = agent("io");
     let kept = worker(&ns, "writes=500 reads=300 threads=20");
     let gone = worker(&ns, "writes=1000 reads=100");
+    // A process is first counted where it was at the last search, and these were elsewhere until they entered.
+    let found = |processes: u64| {
+        netsonde_tests::until("the processes are found here", Duration::from_secs(5), || {
+            let status = agent.status();
+            let here = status["namespaces"].as_array()?.iter().find(|other| other["pod"] == ns.name())?;
+            (here["processes"] == processes).then_some(())
+        });
+    };
+    found(2);
     let sum = |field| truth::process_io(kept.pid(), field) + truth::process_io(gone.pid(), field);
     let (reads, writes) = (sum("syscr"), sum("syscw"));
     assert!(reads >= 400 && writes >= 1500, "{reads} reads, {writes} writes");
     let shown = |what: &str| {
         agent.scrape_with(ns.name()).pod(ns.name()).count(&format!("netsonde_io_{what}_total"), &[])
     };
-    netsonde_tests::until("both are on the page", std::time::Duration::from_secs(5), || {
+    netsonde_tests::until("both are on the page", Duration::from_secs(5), || {
         (shown("read_syscalls") == reads && shown("write_syscalls") == writes).then_some(())
     });
     drop(gone);
-    std::thread::sleep(std::time::Duration::from_millis(300));
+    std::thread::sleep(Duration::from_millis(300));
     assert_eq!(shown("read_syscalls"), reads, "the one that ended has taken its reads with it");
     assert_eq!(shown("write_syscalls"), writes);
 
+    found(1);
     let later = worker(&ns, "writes=50");
+    found(2);
     let more = truth::process_io(later.pid(), "syscw");
-    netsonde_tests::until("a later process is added", std::time::Duration::from_secs(5), || {
+    netsonde_tests::until("a later process is added", Duration::from_secs(5), || {
         (shown("write_syscalls") == writes + more).then_some(())
     });
     let page = agent.scrape();

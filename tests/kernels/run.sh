@@ -1,0 +1,108 @@
+#!/usr/bin/env bash
+# Runs suites of the lab on Debian's kernels, each in a VM, and counts: the last line is "N passed, N failed, N skipped".
+# `make test-kernels` calls it. With arguments, only those kernels: run.sh linux-image-cloud-amd64
+#
+# As root, and with every kernel, it writes docs/reference/kernels.md too.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+here=tests/kernels
+
+# Debian's names for its kernels 6.1 and 6.12.
+kernels=(linux-image-cloud-amd64 linux-image-6.12-cloud-amd64)
+[ $# -eq 0 ] || kernels=("$@")
+suites="lab_ebpf lab_traffic lab_processes"
+# For one VM. Emulated on two CPUs it takes two to six minutes.
+limit=1200
+
+export PATH=$PATH:/usr/sbin:/sbin
+export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-never}
+[ "$(uname -m)" = x86_64 ] || { echo "the kernels under test are for x86-64" >&2; exit 1; }
+target=$(cargo metadata --format-version 1 --no-deps --locked | jq -r .target_directory)
+store=$target/kernels
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+passed=0 failed=0 skipped=0
+fail() {
+    failed=$((failed + $1))
+    echo "FAILED: $2" >>"$scratch/failed"
+}
+
+# count KERNEL RESULTS SUITE: adds what one suite told.
+count() {
+    local log=$2/$3.log status ok bad ignored
+    status=$(cat "$2/$3.status" 2>/dev/null || echo missing)
+    if ! grep -q '^test result: ' "$log" 2>/dev/null; then
+        fail 1 "$1: $3 came to no verdict (status $status)"
+        return
+    fi
+    read -r ok bad ignored < <(awk '
+        /^test result: / { ok += $4; bad += $6; ignored += $8 }
+        END { print ok + 0, bad + 0, ignored + 0 }' "$log")
+    here_passed=$((here_passed + ok))
+    here_skipped=$((here_skipped + ignored))
+    sed -n 's/^test \(.*\) \.\.\. ignored,\{0,1\} *\(.*\)$/SKIPPED: \1: \2/p' "$log" >>"$scratch/skipped"
+    if [ "$bad" -gt 0 ]; then
+        fail "$bad" "$1: $3: $(sed -n 's/^test \(.*\) \.\.\. FAILED$/\1/p' "$log" | tr '\n' ' ')"
+    elif [ "$ok" -eq 0 ] || [ "$status" != 0 ]; then
+        fail 1 "$1: $3: $ok tests ran, and it ended with $status"
+    fi
+}
+
+printf '\n== build\n'
+cargo build --locked -j "$(nproc)" -p netsonde -p netsonde-tests --bins
+wanted=()
+for suite in $suites; do
+    wanted+=(--test "$suite")
+done
+mapfile -t executables < <(cargo test --locked -j "$(nproc)" -p netsonde-tests "${wanted[@]}" \
+    --no-run --message-format=json 2>"$scratch/build" |
+    jq -r 'select(.reason == "compiler-artifact" and (.target.kind | index("test"))) | .executable // empty')
+[ $((2 * ${#executables[@]})) -eq ${#wanted[@]} ] || { cat "$scratch/build" >&2; exit 1; }
+netsonde=$target/debug/netsonde
+# Every probe, also those that are off without being asked for.
+"$netsonde" probes --output json 2>/dev/null | jq '{node_name: "kernels", probes: [.[].name]}' >"$scratch/config.yaml"
+
+statuses=()
+for meta in "${kernels[@]}"; do
+    printf '\n== %s\n' "$meta"
+    here_passed=0 here_skipped=0 before=$failed
+    release=$("$here/fetch.sh" "$meta" "$store") || { fail 1 "$meta cannot be fetched"; continue; }
+    "$here/initramfs.sh" "$store/$release" "$netsonde" "$scratch/config.yaml" "$target/debug/netsonde-lab-worker" \
+        "$scratch/initramfs" "${executables[@]}" || { fail 1 "$release: no initramfs"; continue; }
+    results=$store/results/$release
+    setpriv --pdeathsig KILL -- "$here/boot.sh" "$store/$release" "$scratch/initramfs" "$results" "$limit" ||
+        fail 1 "$release: the VM did not finish"
+    for suite in $suites; do
+        count "$release" "$results" "$suite"
+    done
+    if [ -s "$results/broken" ]; then
+        fail 1 "$release: $(tr '\n' ' ' <"$results/broken")"
+    fi
+    noted=$(grep -c '' "$results/skips" 2>/dev/null || true)
+    # A test that noted its skip has passed in the eyes of libtest.
+    here_passed=$((here_passed - ${noted:-0}))
+    here_skipped=$((here_skipped + ${noted:-0}))
+    cat "$results/skips" >>"$scratch/skipped" 2>/dev/null || true
+    passed=$((passed + here_passed))
+    skipped=$((skipped + here_skipped))
+    statuses+=("$results/status.json")
+    echo "$release: $here_passed passed, $((failed - before)) failed, $here_skipped skipped" | tee -a "$scratch/kernels"
+done
+
+printf '\n== result\n'
+if [ $# -gt 0 ]; then
+    echo "docs/reference/kernels.md is written only by a run of every kernel"
+elif [ "$(id -u)" -ne 0 ]; then
+    echo "docs/reference/kernels.md is written only by root, who may load programs into this kernel"
+elif [ "$failed" -eq 0 ]; then
+    "$here/status.sh" "$netsonde" "$scratch/config.yaml" "$scratch/host.json"
+    jq -rs --arg suites "$suites" -f "$here/table.jq" "${statuses[@]}" "$scratch/host.json" >"$scratch/kernels.md"
+    cp "$scratch/kernels.md" docs/reference/kernels.md
+fi
+for file in failed skipped kernels; do
+    if [ -e "$scratch/$file" ]; then
+        cat "$scratch/$file"
+    fi
+done
+echo "$passed passed, $failed failed, $skipped skipped"
+[ "$failed" -eq 0 ]
