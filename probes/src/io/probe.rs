@@ -12,12 +12,13 @@ use account::{Account, Birth};
 use netsonde_framework::probe::Failures;
 use netsonde_framework::setting::{NoSettings, schema};
 use netsonde_framework::{
-    CollectError, Counter, NetnsKey, Probe, ProbeInfo, ProbeSpec, Samples, StartError, Started, View,
+    CollectError, Counter, Namespace, NetnsKey, Probe, ProbeInfo, ProbeSpec, Samples, StartError, Started,
+    View,
 };
 use parse::{Counters, FIELDS};
 use procfs::FromRead as _;
 use procfs::process::Stat;
-use rustix::fs::{Mode, OFlags, fstat, openat};
+use rustix::fs::{Mode, OFlags, fstat, openat, readlinkat};
 use rustix::io::Errno;
 
 use crate::os::Host;
@@ -120,10 +121,24 @@ fn birth(proc: impl AsFd, path: &mut String, pid: u32) -> Option<Birth> {
     Some(Birth { started: stat.starttime, parent: u32::try_from(stat.ppid).unwrap_or_default() })
 }
 
+/// The inode number of the network namespace that it is in; `None` where that may not be asked.
+fn netns_of(proc: impl AsFd, path: &mut String, pid: u32) -> Option<u64> {
+    path.clear();
+    let _ = write!(path, "{pid}/ns/net");
+    let target = readlinkat(proc, path.as_str(), Vec::new()).ok()?;
+    target.to_str().ok()?.strip_prefix("net:[")?.strip_suffix(']')?.parse().ok()
+}
+
 impl Io {
-    fn take(&mut self, netns: NetnsKey, pid: u32) -> Result<(), Failure> {
+    fn take(&mut self, ns: &Namespace, pid: u32) -> Result<(), Failure> {
+        let netns = ns.key;
         let (counters, inode) = read(&self.proc, &mut self.path, pid)?;
         if !self.account.add(netns, pid, inode, &counters) {
+            // Since the last search it may have entered another namespace, as what a container runtime starts does. All
+            // of its past would be counted here; the next search knows better.
+            if netns_of(&self.proc, &mut self.path, pid).is_some_and(|inode| inode != ns.inode) {
+                return Err(Failure::Gone);
+            }
             let birth = birth(&self.proc, &mut self.path, pid).ok_or(Failure::Gone)?;
             self.account.meet(netns, pid, inode, birth, &counters);
         }
@@ -140,7 +155,7 @@ impl Probe for Io {
             let mut unreadable = 0;
             let mut first = None;
             for &pid in &*ns.processes {
-                match self.take(ns.key, pid) {
+                match self.take(ns, pid) {
                     Ok(()) => {}
                     Err(Failure::Denied) => unreadable += 1,
                     Err(failure) => first = first.or_else(|| failure.error(pid)),
@@ -293,9 +308,10 @@ mod tests {
 
     /// A namespace of chosen processes, so that nothing else on the machine disturbs the sums.
     fn namespace_of(processes: &[u32]) -> Topology {
+        let own = crate::os::process::netns_inode(std::path::Path::new("/proc"), std::process::id());
         Topology::new(vec![Arc::new(Namespace {
             key: NetnsKey(9),
-            inode: 9,
+            inode: own.expect("its own can be asked"),
             identity: Identity { namespace: "test".into(), pod: "test".into() },
             origin: Origin::Process,
             processes: processes.into(),
