@@ -122,6 +122,38 @@ struct tcp_skb_cb {
 	__u32 end_seq;
 };
 
+struct nsproxy {
+	struct net *net_ns;
+};
+
+struct task_struct {
+	unsigned int flags;
+	struct nsproxy *nsproxy;
+};
+
+struct gendisk {
+	char disk_name[32];
+};
+
+struct request_queue {
+	struct gendisk *disk;
+};
+
+struct bio;
+
+struct request {
+	struct request_queue *q;
+	unsigned int cmd_flags;
+	unsigned int __data_len;
+	struct bio *bio;
+	__u64 start_time_ns;
+	__u64 io_start_time_ns;
+	struct {
+		unsigned int seq;
+	} flush;
+	void *end_io;
+};
+
 #pragma clang attribute pop
 
 #endif

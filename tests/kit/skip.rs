@@ -30,6 +30,18 @@ macro_rules! needs_programs {
     };
 }
 
+/// The rest of the test runs only where this is something. Otherwise it is skipped, loudly, for this reason.
+#[macro_export]
+macro_rules! needs {
+    ($what:expr, $why:expr) => {{
+        fn there() {}
+        match $what {
+            Some(what) => what,
+            None => return $crate::skip::without(std::any::type_name_of_val(&there), $why),
+        }
+    }};
+}
+
 /// Whether network namespaces can be made here; notes the skip where not.
 pub fn as_root(place: &str) -> bool {
     if !rustix::process::geteuid().is_root() {
@@ -46,8 +58,13 @@ pub fn with_programs(place: &str, programs: &[&str]) -> bool {
     }
 }
 
+/// Notes a skip.
+pub fn without(place: &str, why: &str) {
+    skip(place, why);
+}
+
 fn skip(place: &str, why: &str) -> bool {
-    let test = place.trim_end_matches("::and_here").trim_end_matches("::here");
+    let test = place.trim_end_matches("::there").trim_end_matches("::and_here").trim_end_matches("::here");
     let line = format!("SKIPPED: {test}: {why}\n");
     let Some(path) = std::env::var_os("NETSONDE_SKIPS") else {
         panic!("{test} cannot run: {why}. `make test` sets NETSONDE_SKIPS and then counts it as skipped");

@@ -16,6 +16,7 @@ pub use clock::Clock;
 pub use kernel::Kernel;
 pub use ledger::{Held, Ledger, Rest, TALLY};
 pub use limit::EventLimit;
+pub use maps::Counters;
 pub use object::{Hook, Object, Role, Rung, Setting};
 pub use ring::{Record, Ring};
 pub use symbols::{Place, Symbols};
