@@ -116,7 +116,8 @@ fn a_syn_ack_that_is_sent_again_names_the_rule_that_dropped_it() {
         assert_eq!(kinds.len(), at_b.len());
         assert!(kinds.len() >= 2, "{at_b:#?}");
         // The timer and the client's repeated SYN can come at once; of two answers, one finds the drop of the answer before.
-        let with_cause: Vec<&Value> = kinds.iter().copied().filter(|e| !e["cause_reason"].is_null()).collect();
+        let with_cause: Vec<&Value> =
+            kinds.iter().copied().filter(|e| !e["cause_reason"].is_null()).collect();
         assert!(!with_cause.is_empty(), "{at_b:#?}");
         lab.were_dropped_in(b, a, &with_cause);
         // The SYNs arrived: nobody dropped them.
