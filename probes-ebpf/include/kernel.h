@@ -22,12 +22,25 @@
 #define IPPROTO_ICMPV6 58
 #define IPPROTO_DSTOPTS 60
 #define IPPROTO_SCTP 132
+#define SOCK_DGRAM 2
+#define RCV_SHUTDOWN 1
+/* A port that bind() named. */
+#define SOCK_BINDPORT_LOCK 8
+#define MSG_PEEK 0x2
+#define MSG_ERRQUEUE 0x2000
 
 /* sk_state, as in linux/bpf.h (BPF_TCP_*). */
+#define TCP_ESTABLISHED 1
 #define TCP_SYN_SENT 2
+#define TCP_SYN_RECV 3
 #define TCP_TIME_WAIT 6
 #define TCP_CLOSE 7
+#define TCP_LISTEN 10
 #define TCP_NEW_SYN_RECV 12
+
+enum sock_flags {
+	SOCK_DONE = 1,
+};
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
@@ -61,6 +74,7 @@ struct sock_common {
 	__u16 skc_family;
 	volatile unsigned char skc_state;
 	possible_net_t skc_net;
+	unsigned long skc_flags;
 };
 
 struct socket;
@@ -69,6 +83,13 @@ struct sock {
 	struct sock_common __sk_common;
 	__u16 sk_protocol;
 	struct socket *sk_socket;
+	__u16 sk_type;
+	__u8 sk_shutdown;
+	__u8 sk_userlocks : 4;
+};
+
+struct socket {
+	struct sock *sk;
 };
 
 struct inet_sock {
@@ -84,6 +105,34 @@ struct inet_connection_sock {
 struct tcp_sock {
 	__u32 srtt_us;
 	__u32 snd_cwnd;
+	__u64 bytes_sent;
+	__u64 bytes_retrans;
+	__u64 bytes_received;
+	__u32 segs_out;
+	__u32 segs_in;
+};
+
+union flowi_uli {
+	struct {
+		__be16 dport;
+		__be16 sport;
+	} ports;
+};
+
+struct flowi4 {
+	__be32 saddr;
+	__be32 daddr;
+	union flowi_uli uli;
+};
+
+struct flowi6 {
+	struct in6_addr daddr;
+	struct in6_addr saddr;
+	union flowi_uli uli;
+};
+
+struct inet_cork {
+	__u16 gso_size;
 };
 
 struct request_sock {
@@ -108,6 +157,7 @@ struct sk_buff {
 	struct net_device *dev;
 	struct sock *sk;
 	unsigned char *head;
+	unsigned char *data;
 	unsigned int len;
 	int skb_iif;
 	__be16 protocol;

@@ -115,13 +115,16 @@ impl<const K: usize, const V: usize> Ledger<K, V> {
             } else if self.gone.contains(&netns) {
                 close.push(*key);
             } else {
-                rest.unattributed += count;
+                // Cookie 0 is no namespace at all; its keys are few and stay. What belongs to a namespace that may still be
+                // found is nowhere until it is found or given up: a sum that it left again would run backwards.
+                if netns == 0 {
+                    rest.unattributed += count;
+                    return;
+                }
                 seen.insert(netns);
-                // Cookie 0 is no namespace at all; its keys are few and stay.
                 let since = *self.unknown.entry(netns).or_insert(now);
-                if netns != 0 && now.duration_since(since) > UNKNOWN_FOR {
+                if now.duration_since(since) > UNKNOWN_FOR {
                     self.closed += count;
-                    rest.unattributed -= count;
                     close.push(*key);
                 }
             }

@@ -9,6 +9,7 @@ use aya::maps::{Map, MapData};
 use netsonde_framework::{CollectError, StartError};
 
 const LOOKUP_BATCH: libc::c_int = 24;
+const LOOKUP_AND_DELETE_ELEM: libc::c_int = 21;
 const DELETE_ELEM: libc::c_int = 3;
 const BATCH: usize = 1024;
 
@@ -86,7 +87,7 @@ impl<const K: usize, const V: usize> Counters<K, V> {
             // outlive the call, and `keys` and `values` have room for `count` keys and values of every CPU.
             let answer = unsafe { bpf(LOOKUP_BATCH, (&raw mut attr).cast(), size_of::<Batch>()) };
             let end = match answer {
-                Ok(()) => false,
+                Ok(_) => false,
                 Err(error) if error.raw_os_error() == Some(libc::ENOENT) => true,
                 Err(source) => {
                     return Err(CollectError::Read { what: format!("eBPF map {}", self.name), source });
@@ -95,14 +96,8 @@ impl<const K: usize, const V: usize> Counters<K, V> {
             let count = (attr.count as usize).min(BATCH);
             let values = self.values.chunks_exact(self.cpus * V);
             for (key, values) in self.keys.chunks_exact(K).zip(values).take(count) {
-                let mut sums = [0u64; V];
-                for of_cpu in values.chunks_exact(V) {
-                    for (sum, value) in sums.iter_mut().zip(of_cpu) {
-                        *sum = sum.wrapping_add(*value);
-                    }
-                }
                 if let Ok(key) = key.try_into() {
-                    each(key, &sums);
+                    each(key, &sums(values));
                 }
             }
             if end {
@@ -111,6 +106,22 @@ impl<const K: usize, const V: usize> Counters<K, V> {
             cursor.swap(0, 1);
             first = false;
         }
+    }
+
+    /// Removes a key and gives the numbers that it had, each summed over CPUs; `None` if it is gone already. Nothing that
+    /// is counted between a reading and this is lost.
+    pub fn take(&mut self, key: &[u8; K]) -> Option<[u64; V]> {
+        let mut attr = Element {
+            map_fd: self.fd().as_raw_fd().unsigned_abs(),
+            unused: 0,
+            key: key.as_ptr() as u64,
+            value: self.values.as_mut_ptr() as u64,
+            flags: 0,
+        };
+        // SAFETY: `attr` has the layout of this command; it points to a key of the map's key size, and to `values`, which
+        // has room for the numbers of every CPU. Both outlive the call.
+        unsafe { bpf(LOOKUP_AND_DELETE_ELEM, (&raw mut attr).cast(), size_of::<Element>()) }.ok()?;
+        Some(sums(&self.values[..self.cpus * V]))
     }
 
     /// Removes a key; one that is gone already is no fault.
@@ -128,10 +139,25 @@ impl<const K: usize, const V: usize> Counters<K, V> {
     }
 }
 
+/// The numbers of all CPUs, added up.
+fn sums<const V: usize>(values: &[u64]) -> [u64; V] {
+    let mut sums = [0u64; V];
+    for of_cpu in values.chunks_exact(V) {
+        for (sum, value) in sums.iter_mut().zip(of_cpu) {
+            *sum = sum.wrapping_add(*value);
+        }
+    }
+    sums
+}
+
 /// # Safety
 /// `attr` must have the layout that `command` wants, and its pointers must be good for what the command does.
-unsafe fn bpf(command: libc::c_int, attr: *mut libc::c_void, size: usize) -> io::Result<()> {
+pub(super) unsafe fn bpf(
+    command: libc::c_int,
+    attr: *mut libc::c_void,
+    size: usize,
+) -> io::Result<libc::c_int> {
     // SAFETY: the caller's promise is this call's condition.
     let answer = unsafe { libc::syscall(libc::SYS_bpf, command, attr, size) };
-    if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    libc::c_int::try_from(answer).ok().filter(|answer| *answer >= 0).ok_or_else(io::Error::last_os_error)
 }

@@ -2,6 +2,7 @@
 
 pub mod btf;
 mod clock;
+mod iterator;
 mod kernel;
 mod ledger;
 mod limit;
@@ -13,6 +14,7 @@ mod tcp;
 mod tuple;
 
 pub use clock::Clock;
+pub use iterator::Walk;
 pub use kernel::Kernel;
 pub use ledger::{Held, Ledger, Rest, TALLY};
 pub use limit::EventLimit;

@@ -1,10 +1,13 @@
 //! A probe's programs: loaded, attached by the first rung of each hook's ladder that works, and detached when dropped.
 
+use std::os::fd::AsFd as _;
+
 use aya::maps::{Array, Map, MapData, PerCpuArray};
-use aya::programs::{BtfTracePoint, FEntry, FExit, KProbe, Program, RawTracePoint};
+use aya::programs::{BtfTracePoint, FEntry, FExit, Iter, KProbe, Program, RawTracePoint};
 use aya::{Btf, Ebpf, EbpfLoader};
 use netsonde_framework::{CollectError, HookState, HookStatus, StartError};
 
+use super::iterator::Walk;
 use super::kernel::Kernel;
 use super::maps::Counters;
 use super::ring::Ring;
@@ -44,6 +47,8 @@ pub enum Rung {
     Kprobe(&'static str, &'static str),
     /// Return of a function, by breakpoint.
     Kretprobe(&'static str, &'static str),
+    /// An iterator, which is only loaded: [`Object::iterator`] attaches it.
+    Iter(&'static str, &'static str),
 }
 
 impl Rung {
@@ -56,6 +61,7 @@ impl Rung {
             Self::Fexit(..) => "fexit",
             Self::Kprobe(..) => "kprobe",
             Self::Kretprobe(..) => "kretprobe",
+            Self::Iter(..) => "iter",
         }
     }
 
@@ -66,7 +72,8 @@ impl Rung {
             | Self::Fentry(place, _)
             | Self::Fexit(place, _)
             | Self::Kprobe(place, _)
-            | Self::Kretprobe(place, _) => place,
+            | Self::Kretprobe(place, _)
+            | Self::Iter(place, _) => place,
         }
     }
 
@@ -77,7 +84,8 @@ impl Rung {
             | Self::Fentry(_, program)
             | Self::Fexit(_, program)
             | Self::Kprobe(_, program)
-            | Self::Kretprobe(_, program) => program,
+            | Self::Kretprobe(_, program)
+            | Self::Iter(_, program) => program,
         }
     }
 }
@@ -215,6 +223,21 @@ impl Object {
         Ring::new(name, self.take(name)?)
     }
 
+    /// Attaches a program that was loaded by [`Rung::Iter`], to the map of this name where it walks over one.
+    pub fn iterator(&self, program: &str, map: Option<&str>) -> Result<Walk, StartError> {
+        let failed = |why: &dyn std::fmt::Display| StartError::Failed(format!("iterator {program}: {why}"));
+        let Some(Program::Iter(loaded)) = self.ebpf.program(program) else {
+            return Err(failed(&"the object has no such program"));
+        };
+        let map = match map.map(|name| (name, self.ebpf.map(name))) {
+            None => None,
+            Some((_, Some(Map::SkStorage(map)))) => Some(map.fd().as_fd()),
+            Some((name, _)) => return Err(failed(&format_args!("the object has no socket storage {name}"))),
+        };
+        let program = loaded.fd().map_err(|e| failed(&e))?;
+        Walk::attach(program.as_fd(), map).map_err(|e| failed(&e))
+    }
+
     fn take(&mut self, name: &str) -> Result<Map, StartError> {
         self.ebpf.take_map(name).ok_or_else(|| StartError::Failed(format!("the object has no map {name}")))
     }
@@ -277,6 +300,10 @@ fn attach(ebpf: &mut Ebpf, rung: Rung, btf: &Btf) -> Result<(), String> {
             let program: &mut KProbe = program;
             program.load().map_err(|e| told("load", &e))?;
             program.attach(place, 0).map_err(|e| told("attach", &e))?;
+        }
+        (Rung::Iter(..), Program::Iter(program)) => {
+            let program: &mut Iter = program;
+            program.load(place, btf).map_err(|e| told("load", &e))?;
         }
         (rung, _) => return Err(format!("{} is no {} program", rung.program(), rung.text())),
     }
