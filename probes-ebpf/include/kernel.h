@@ -77,6 +77,14 @@ struct sock_common {
 	unsigned long skc_flags;
 };
 
+struct sk_buff_head {
+	__u32 qlen;
+};
+
+typedef struct {
+	int owned;
+} socket_lock_t;
+
 struct socket;
 
 struct sock {
@@ -86,6 +94,9 @@ struct sock {
 	__u16 sk_type;
 	__u8 sk_shutdown;
 	__u8 sk_userlocks : 4;
+	struct sk_buff_head sk_receive_queue;
+	socket_lock_t sk_lock;
+	__u8 sk_kern_sock : 1;
 };
 
 struct socket {
@@ -110,6 +121,14 @@ struct tcp_sock {
 	__u64 bytes_received;
 	__u32 segs_out;
 	__u32 segs_in;
+	__u32 rcv_nxt;
+	__u32 copied_seq;
+	__u32 snd_nxt;
+	__u32 write_seq;
+};
+
+struct udp_sock {
+	struct sk_buff_head reader_queue;
 };
 
 union flowi_uli {
@@ -140,6 +159,14 @@ struct request_sock {
 	__u8 num_timeout : 7;
 };
 
+typedef struct {
+	int counter;
+} atomic_t;
+
+typedef struct refcount_struct {
+	atomic_t refs;
+} refcount_t;
+
 struct rtable {
 	__u16 rt_type;
 };
@@ -164,6 +191,8 @@ struct sk_buff {
 	__u16 network_header;
 	__u16 transport_header;
 	char cb[48];
+	__u16 mac_header;
+	refcount_t users;
 };
 
 /* What TCP keeps in skb->cb. */
