@@ -77,8 +77,11 @@ struct sock_common {
 	unsigned long skc_flags;
 };
 
+struct sk_buff;
+
 struct sk_buff_head {
 	__u32 qlen;
+	struct sk_buff *prev;
 };
 
 typedef struct {
@@ -193,6 +196,8 @@ struct sk_buff {
 	char cb[48];
 	__u16 mac_header;
 	refcount_t users;
+	__s64 tstamp;
+	__u8 tstamp_type : 2;
 };
 
 /* What TCP keeps in skb->cb. */

@@ -23,7 +23,7 @@ impl Clock {
     }
 }
 
-fn nanoseconds(time: Timespec) -> i128 {
+pub(super) fn nanoseconds(time: Timespec) -> i128 {
     i128::from(time.tv_sec) * 1_000_000_000 + i128::from(time.tv_nsec)
 }
 

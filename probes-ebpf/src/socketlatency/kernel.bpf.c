@@ -36,7 +36,6 @@ struct {
 } UNFOLLOWED SEC(".maps");
 
 /* Flags of recvmsg. */
-#define MSG_PEEK 2
 #define MSG_ERRQUEUE 0x2000
 
 #define TCP_TIME_WAIT 6
