@@ -99,11 +99,19 @@ pub fn until_events(agent: &Agent, query: &str, count: usize) -> Vec<Value> {
         }
         assert!(
             start.elapsed() < allowed(SOON),
-            "{} of {count} events within {SOON:?} for {query}: {found:#?}",
-            found.len()
+            "{} of {count} events within {SOON:?} for {query}: {found:#?}; of all events {:#?}",
+            found.len(),
+            account(agent)
         );
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// What has become of all events, for the message of a test that misses some.
+fn account(agent: &Agent) -> Vec<String> {
+    let page = agent.scrape();
+    let of_events = page.samples.iter().filter(|s| s.name.contains("events") && s.value > 0.0);
+    of_events.map(|s| format!("{} {:?} {}", s.name, s.labels, s.value)).collect()
 }
 
 /// The text in a field of an event.

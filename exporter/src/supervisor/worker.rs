@@ -171,13 +171,14 @@ impl Here {
     fn work(&mut self, inbox: &Receiver<Ask>, bell: &Bell, answered: &AtomicU64) {
         self.publish_hooks();
         let mut due = self.probe.interval().map(|_| Instant::now());
-        let mut drained = false;
+        // Until then records may come without a wakeup, whatever else ends a wait meanwhile.
+        let mut look_again: Option<Instant> = None;
         loop {
             // A probe that panicked is not touched again; the next scrape tells and ends it.
             let broken = matches!(self.between, Err(CollectError::Broken(_)));
-            let until_due = due.map(|at| at.saturating_duration_since(Instant::now()));
-            let look = drained.then_some(LOOK_AGAIN);
-            let wait = [until_due, look, self.desk.due()].into_iter().flatten().min();
+            let now = Instant::now();
+            let until = |at: Option<Instant>| at.map(|at| at.saturating_duration_since(now));
+            let wait = [until(due), until(look_again), self.desk.due()].into_iter().flatten().min();
             let records = if broken { None } else { self.probe.wake() };
             let readable = bell.wait(records, wait);
             match inbox.try_recv() {
@@ -200,9 +201,11 @@ impl Here {
                 }
             }
             let broken = matches!(self.between, Err(CollectError::Broken(_)));
-            drained = readable && !broken;
-            if drained {
+            if readable && !broken {
                 self.drain();
+                look_again = Some(Instant::now() + LOOK_AGAIN);
+            } else if look_again.is_some_and(|at| at <= Instant::now()) {
+                look_again = None;
             }
             self.desk.tell();
             if due.is_some_and(|at| at <= Instant::now()) {
