@@ -259,10 +259,11 @@ fn climb(ebpf: &mut Ebpf, kernel: &Kernel, hook: &Hook, btf: &Btf) -> HookState 
         }
         match attach(ebpf, *rung, btf) {
             Ok(()) => return HookState::Attached(rung.text()),
-            Err(why) => failed.push(format!("{}: {why}", rung.text())),
+            Err(why) => failed.push(in_brief(*rung, &why)),
         }
     }
     lacking.dedup();
+    failed.dedup();
     if failed.is_empty() {
         return HookState::Unsupported(lacking.join("; "));
     }
@@ -270,6 +271,21 @@ fn climb(ebpf: &mut Ebpf, kernel: &Kernel, hook: &Hook, btf: &Btf) -> HookState 
     // A function that cannot be hooked is a matter of the kernel; a tracepoint that is there should have worked.
     let function = hook.rungs.iter().all(|r| !matches!(r, Rung::TpBtf(..) | Rung::RawTp(..)));
     if function { HookState::Unsupported(lacking.join("; ")) } else { HookState::Failed(lacking.join("; ")) }
+}
+
+/// Why a rung did not hold, where the kernel's own words would puzzle.
+fn in_brief(rung: Rung, why: &str) -> String {
+    let trampoline = matches!(rung, Rung::Fentry(..) | Rung::Fexit(..));
+    let how = rung.text();
+    if why.contains("unknown BTF type") {
+        format!("{how}: the kernel has no such function, or only in a module")
+    } else if why.contains("event_source/devices/kprobe") {
+        "this kernel has no kprobes".into()
+    } else if trampoline && why.contains(MISSING_RIGHTS) {
+        format!("{how}: refused, for want of a right or because this kernel allows none")
+    } else {
+        format!("{how}: {why}")
+    }
 }
 
 fn attach(ebpf: &mut Ebpf, rung: Rung, btf: &Btf) -> Result<(), String> {
@@ -310,6 +326,8 @@ fn attach(ebpf: &mut Ebpf, rung: Rung, btf: &Btf) -> Result<(), String> {
     Ok(())
 }
 
+const MISSING_RIGHTS: &str = "CAP_BPF and CAP_PERFMON are missing, or the kernel is locked down";
+
 /// The whole chain of causes in one line, and the missing right where that is the cause.
 fn told(what: &str, error: &dyn std::error::Error) -> String {
     let mut text = format!("cannot {what}: {error}");
@@ -323,11 +341,7 @@ fn told(what: &str, error: &dyn std::error::Error) -> String {
     }
     let text = text.lines().map(str::trim).filter(|l| !l.is_empty()).collect::<Vec<_>>().join(" ");
     let forbidden = ["os error 1)", "os error 13)"].iter().any(|e| text.contains(e));
-    if forbidden {
-        format!("CAP_BPF and CAP_PERFMON are missing, or the kernel is locked down ({text})")
-    } else {
-        text
-    }
+    if forbidden { format!("{MISSING_RIGHTS} ({text})") } else { text }
 }
 
 fn refused(what: &str, error: &dyn std::error::Error) -> StartError {
