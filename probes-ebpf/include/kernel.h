@@ -198,6 +198,39 @@ struct sk_buff {
 	refcount_t users;
 	__s64 tstamp;
 	__u8 tstamp_type : 2;
+	struct sk_buff *next;
+	unsigned int end;
+	__u32 hash;
+};
+
+struct skb_shared_info {
+	unsigned short gso_size;
+};
+
+struct Qdisc_ops {
+	char id[16];
+};
+
+struct Qdisc {
+	unsigned int flags;
+	const struct Qdisc_ops *ops;
+};
+
+struct netdev_queue {
+	struct net_device *dev;
+};
+
+struct napi_struct {
+	struct net_device *dev;
+};
+
+struct irqaction {
+	const char *name;
+};
+
+struct pid_namespace {
+	struct task_struct *child_reaper;
+	struct pid_namespace *parent;
 };
 
 /* What TCP keeps in skb->cb. */
@@ -208,11 +241,15 @@ struct tcp_skb_cb {
 
 struct nsproxy {
 	struct net *net_ns;
+	struct pid_namespace *pid_ns_for_children;
 };
 
 struct task_struct {
 	unsigned int flags;
 	struct nsproxy *nsproxy;
+	int pid;
+	int tgid;
+	char comm[16];
 };
 
 struct gendisk {

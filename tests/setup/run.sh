@@ -87,7 +87,7 @@ if want lab; then
     tests http 300 --test http
     tests "bad input" 300 --test bad_input --test reload
     tests sinks 300 --test sinks
-    tests lab 900 --test lab_traffic --test lab_ebpf --test lab_processes --test lab_events --test lab_events_tcp --test lab_agent --test lab_reading --test lab_block --test lab_virtio --test lab_flow --test lab_sockets
+    tests lab 900 --test lab_traffic --test lab_ebpf --test lab_processes --test lab_events --test lab_events_tcp --test lab_agent --test lab_reading --test lab_block --test lab_virtio --test lab_flow --test lab_sockets --test lab_queues --test lab_softirq
     # One at a time: a flood in one would fill the ring buffers that another reads.
     tests latency 600 --test lab_latency -- --test-threads=1
     # One at a time: these count the agent's descriptors and watch how fast namespaces go.

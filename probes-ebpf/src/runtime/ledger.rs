@@ -138,6 +138,13 @@ impl<const K: usize, const V: usize> Ledger<K, V> {
         Ok(rest)
     }
 
+    /// Removes keys; what they had counted is the caller's from then on.
+    pub fn remove(&mut self, keys: &[[u8; K]]) {
+        for key in keys {
+            self.counters.remove(key);
+        }
+    }
+
     /// The namespaces' rows are gone from the page; their keys are removed at the next reading.
     pub fn forget(&mut self, gone: &[NetnsKey]) {
         const REMEMBERED: usize = 4096;

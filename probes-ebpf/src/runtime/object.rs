@@ -190,13 +190,24 @@ impl Object {
 
     /// One number of a per-CPU array, summed over CPUs; 0 where the object has no such map.
     pub fn sum(&self, name: &str, index: u32) -> Result<u64, CollectError> {
+        Ok(self.numbers::<1>(name, index)?[0])
+    }
+
+    /// The numbers of an entry of a per-CPU array, each summed over CPUs; zeros where the object has no such map.
+    pub fn numbers<const V: usize>(&self, name: &str, index: u32) -> Result<[u64; V], CollectError> {
         let read = |error: aya::maps::MapError| CollectError::Read {
             what: format!("eBPF map {name}"),
             source: std::io::Error::other(error),
         };
-        let Some(map) = self.ebpf.map(name) else { return Ok(0) };
-        let array: PerCpuArray<&MapData, u64> = map.try_into().map_err(read)?;
-        Ok(array.get(&index, 0).map_err(read)?.iter().sum())
+        let mut sums = [0u64; V];
+        let Some(map) = self.ebpf.map(name) else { return Ok(sums) };
+        let array: PerCpuArray<&MapData, [u64; V]> = map.try_into().map_err(read)?;
+        for of_cpu in array.get(&index, 0).map_err(read)?.iter() {
+            for (sum, value) in sums.iter_mut().zip(of_cpu) {
+                *sum = sum.wrapping_add(*value);
+            }
+        }
+        Ok(sums)
     }
 
     /// Fills an array of the object from its start.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use fields::Fields;
 
-/// A length of time, written `500ms`, `30s`, `2m`, `1h`, `1d`, or several as in `1m30s`.
+/// A length of time, written `50us`, `500ms`, `30s`, `2m`, `1h`, `1d`, or several as in `1m30s`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Interval(pub Duration);
 
@@ -27,6 +27,8 @@ fn parse(text: &str) -> Option<Duration> {
     let rest = &text[digits..];
     let (unit, rest) = rest.split_at(rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len()));
     let length = match unit {
+        "ns" => Duration::from_nanos(n),
+        "us" => Duration::from_micros(n),
         "ms" => Duration::from_millis(n),
         "s" => Duration::from_secs(n),
         "m" => Duration::from_secs(n.checked_mul(60)?),
@@ -50,12 +52,16 @@ impl<'de> Deserialize<'de> for Interval {
 
 impl Serialize for Interval {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let ms = self.0.as_millis();
-        if ms.is_multiple_of(1000) {
-            serializer.collect_str(&format_args!("{}s", ms / 1000))
-        } else {
-            serializer.collect_str(&format_args!("{ms}ms"))
+        let mut number = self.0.as_nanos();
+        let mut unit = "ns";
+        for larger in ["us", "ms", "s"] {
+            if !number.is_multiple_of(1000) {
+                break;
+            }
+            number /= 1000;
+            unit = larger;
         }
+        serializer.collect_str(&format_args!("{number}{unit}"))
     }
 }
 
@@ -87,20 +93,30 @@ mod tests {
 
     #[test]
     fn lengths_of_time_are_read_and_written() {
-        for (text, ms) in [
-            ("500ms", 500),
-            ("30s", 30_000),
-            ("2m", 120_000),
-            ("1h", 3_600_000),
-            ("1d", 86_400_000),
-            ("1m30s", 90_000),
+        for (text, us) in [
+            ("3000ns", 3),
+            ("50us", 50),
+            ("500ms", 500_000),
+            ("30s", 30_000_000),
+            ("2m", 120_000_000),
+            ("1h", 3_600_000_000),
+            ("1d", 86_400_000_000),
+            ("1m30s", 90_000_000),
+            ("1ms500us", 1_500),
         ] {
-            assert_eq!(parse(text), Some(Duration::from_millis(ms)), "{text}");
+            assert_eq!(parse(text), Some(Duration::from_micros(us)), "{text}");
         }
         for text in ["", "5", "s", "-1s", "1.5s", "1 s", "99999999999999999999s"] {
             assert_eq!(parse(text), None, "{text}");
         }
-        let json = serde_json::to_string(&Interval::seconds(90));
-        assert_eq!(json.ok().as_deref(), Some("\"90s\""));
+        for (duration, text) in [
+            (Duration::ZERO, "\"0s\""),
+            (Duration::from_secs(90), "\"90s\""),
+            (Duration::from_millis(1500), "\"1500ms\""),
+            (Duration::from_micros(50), "\"50us\""),
+            (Duration::from_nanos(1), "\"1ns\""),
+        ] {
+            assert_eq!(serde_json::to_string(&Interval(duration)).ok().as_deref(), Some(text));
+        }
     }
 }
