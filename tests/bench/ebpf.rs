@@ -6,6 +6,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use super::measure::{cpu, cpu_since, memory, mib};
+use netsonde_tests::agent::netsonde;
 use netsonde_tests::{Agent, Pair, Running, shell};
 
 const STATISTICS: &str = "/proc/sys/kernel/bpf_stats_enabled";
@@ -30,7 +31,17 @@ pub fn run() {
     println!("kfree_skb, each told as an event: {telling:.0} ns; budget 900 ns: {}", word(telling <= 900.0));
     events();
     at_rest();
-    throughput("the four of the budget", FOUR, 3.0);
+    throughput("the four of the budget", &format!("probes: [{FOUR}]\n"), 3.0);
+    throughput("what is on by default", "", 2.0);
+    throughput("every probe", &format!("probes: [{}]\n", all().join(", ")), 8.0);
+}
+
+/// Every probe of this build.
+fn all() -> Vec<String> {
+    let listed = shell::run(&mut netsonde(&["probes", "--output", "json"]));
+    let listed: serde_json::Value = serde_json::from_str(&listed).unwrap_or_else(|e| panic!("no JSON: {e}"));
+    let names = listed.as_array().expect("a list of probes").iter();
+    names.map(|probe| probe["name"].as_str().expect("a name").to_owned()).collect()
 }
 
 /// The agent's own bounds, far away.
@@ -150,7 +161,7 @@ fn throughput(what: &str, probes: &str, budget: f64) {
     let (mut with, mut without) = (Vec::new(), Vec::new());
     for _ in 0..7 {
         without.push(gigabits(&pair));
-        let agent = Agent::start(&format!("node_name: bench\nprobes: [{probes}]\n"));
+        let agent = Agent::start(&format!("node_name: bench\n{probes}"));
         agent.find(pair.b.name());
         with.push(gigabits(&pair));
         agent.stop();
