@@ -10,7 +10,8 @@ here=tests/kernels
 # Debian's names for its kernels 6.1 and 6.12.
 kernels=(linux-image-cloud-amd64 linux-image-6.12-cloud-amd64)
 [ $# -eq 0 ] || kernels=("$@")
-suites="lab_ebpf lab_events lab_events_tcp lab_reading lab_traffic lab_processes"
+# Fewer, for a look at one: SUITES=lab_ebpf make test-kernels
+suites="${SUITES:-lab_ebpf lab_events lab_events_tcp lab_reading lab_traffic lab_processes}"
 # For one VM. Emulated on two CPUs it takes two to six minutes.
 limit=1200
 
