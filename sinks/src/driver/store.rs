@@ -123,6 +123,10 @@ impl Store {
             }
             return Ok((!records.is_empty()).then_some(Taken { records, on_disk: true }));
         }
+        // What came since the last spill goes to the disk first: a batch from memory holds up spilling while it is delivered.
+        if self.buffer.is_some() && self.disk_again.is_none() {
+            return Ok(None);
+        }
         let records = self.shared.ledger().front(events, bytes);
         Ok((!records.is_empty()).then_some(Taken { records, on_disk: false }))
     }
