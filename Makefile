@@ -40,7 +40,7 @@ docs-check: packages-run
 	target/debug/netsonde docs example | diff -u config/netsonde.yaml - || \
 	    { echo "config/netsonde.yaml is out of date: run make docs"; exit 1; }
 
-## CPU, memory and time of a scrape at 1, 50, 200 and 500 namespaces. Needs root.
+## What netsonde costs: scrapes at 1 to 500 namespaces, each eBPF program, events, traffic with and without. Needs root.
 bench: packages-test build
 	cargo run --release --locked -j $(JOBS) -p netsonde-tests --bin bench
 

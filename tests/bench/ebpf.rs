@@ -1,15 +1,12 @@
-//! What the eBPF probes cost: time of each program, events through the whole path, CPU at rest, memory, throughput.
+//! What the eBPF probes cost: time of each program, events through the whole path, CPU at rest, memory.
 
-use std::fs;
 use std::net::UdpSocket;
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use super::measure::{cpu, cpu_since, memory, mib};
-use netsonde_tests::agent::netsonde;
-use netsonde_tests::{Agent, Pair, Running, shell};
+use super::programs::{Runs, during};
+use netsonde_tests::{Agent, Pair};
 
-const STATISTICS: &str = "/proc/sys/kernel/bpf_stats_enabled";
 /// The probes of the budget for events.
 const FOUR: &str = "packetloss, tcpreset, tcpretrans, kernellatency";
 const NOTHING_TOLD: &str = "{name: packetloss, args: {events: {per_second: 0, burst: 1}}}";
@@ -31,17 +28,6 @@ pub fn run() {
     println!("kfree_skb, each told as an event: {telling:.0} ns; budget 900 ns: {}", word(telling <= 900.0));
     events();
     at_rest();
-    throughput("the four of the budget", &format!("probes: [{FOUR}]\n"), 3.0);
-    throughput("what is on by default", "", 2.0);
-    throughput("every probe", &format!("probes: [{}]\n", all().join(", ")), 8.0);
-}
-
-/// Every probe of this build.
-fn all() -> Vec<String> {
-    let listed = shell::run(&mut netsonde(&["probes", "--output", "json"]));
-    let listed: serde_json::Value = serde_json::from_str(&listed).unwrap_or_else(|e| panic!("no JSON: {e}"));
-    let names = listed.as_array().expect("a list of probes").iter();
-    names.map(|probe| probe["name"].as_str().expect("a name").to_owned()).collect()
 }
 
 /// The agent's own bounds, far away.
@@ -72,36 +58,14 @@ fn flood(pair: &Pair, count: usize) {
     }
 }
 
-/// Run time and number of runs of every program that the agent holds, from its descriptors.
-fn programs(agent: &Agent) -> (u64, u64) {
-    let folder = format!("/proc/{}/fdinfo", agent.pid());
-    let mut sum = (0, 0);
-    for entry in fs::read_dir(&folder).unwrap_or_else(|e| panic!("{folder}: {e}")).flatten() {
-        // A descriptor may be closed meanwhile.
-        let text = fs::read_to_string(entry.path()).unwrap_or_default();
-        let of = |key: &str| {
-            let line = text.lines().find_map(|line| line.strip_prefix(key))?;
-            line.trim().parse::<u64>().ok()
-        };
-        if let (Some(time), Some(runs)) = (of("run_time_ns:"), of("run_cnt:"))
-            && text.contains("prog_jited:")
-        {
-            sum = (sum.0 + time, sum.1 + runs);
-        }
-    }
-    sum
-}
-
 /// Nanoseconds of one run of the agent's programs while `work` is done.
 fn per_run(agent: &Agent, work: impl FnOnce()) -> f64 {
-    fs::write(STATISTICS, "1").unwrap_or_else(|e| panic!("{STATISTICS}: {e}"));
-    let before = programs(agent);
-    work();
-    std::thread::sleep(Duration::from_millis(300));
-    let after = programs(agent);
-    // Whatever happens, the kernel is not left to count.
-    let _ = fs::write(STATISTICS, "0");
-    (after.0 - before.0) as f64 / (after.1 - before.1).max(1) as f64
+    let runs = during(agent, work).into_values();
+    let sum = runs.fold(Runs::default(), |sum, more| Runs {
+        time: sum.time + more.time,
+        count: sum.count + more.count,
+    });
+    sum.each()
 }
 
 /// From the ring buffer through attribution and serialisation into a sink that throws away.
@@ -145,47 +109,4 @@ fn at_rest() {
         let (rss, peak) = memory(agent.pid());
         println!("RSS: {:.1} MB (peak {:.1}); budget 30 MB: {}", mib(rss), mib(peak), word(mib(rss) <= 30.0));
     });
-}
-
-/// iperf3 over a veth, with and without an agent, turn by turn.
-fn throughput(what: &str, probes: &str, budget: f64) {
-    if !shell::exists("iperf3") {
-        println!("iperf3 is not installed: no throughput");
-        return;
-    }
-    let pair = Pair::v4("iperf");
-    let mut server = pair.b.mortal("iperf3");
-    server.args(["--server", "--bind", "10.9.0.2"]).stdout(Stdio::null()).stderr(Stdio::null());
-    let _server = Running::start(&mut server);
-    std::thread::sleep(Duration::from_millis(500));
-    let (mut with, mut without) = (Vec::new(), Vec::new());
-    for _ in 0..7 {
-        without.push(gigabits(&pair));
-        let agent = Agent::start(&format!("node_name: bench\n{probes}"));
-        agent.find(pair.b.name());
-        with.push(gigabits(&pair));
-        agent.stop();
-    }
-    let (with, without) = (median(&mut with), median(&mut without));
-    let loss = (1.0 - with / without) * 100.0;
-    println!(
-        "iperf3 over a veth, medians of 7 turns of 2 s: {without:.1} Gbit/s without, {with:.1} with {what}: {loss:.1} % \
-         less; budget {budget} %: {}",
-        word(loss <= budget)
-    );
-}
-
-fn gigabits(pair: &Pair) -> f64 {
-    let mut client = pair.a.command("iperf3");
-    client.args(["--client", "10.9.0.2", "--time", "2", "--json"]).stdin(Stdio::null());
-    let answer = shell::output(&mut client);
-    let json: serde_json::Value =
-        serde_json::from_slice(&answer.stdout).unwrap_or_else(|e| panic!("iperf3: {e}"));
-    let bits = json["end"]["sum_received"]["bits_per_second"].as_f64();
-    bits.unwrap_or_else(|| panic!("iperf3 says: {json:#}")) / 1e9
-}
-
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }

@@ -7,6 +7,8 @@
 
 mod ebpf;
 mod measure;
+mod programs;
+mod traffic;
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -46,7 +48,7 @@ fn main() {
         "CPU is user and system time of the whole process, in steps of {} ms over all scrapes\n",
         1000 / TICKS_A_SECOND
     );
-    // `bench ebpf` and `bench scrape` do one part; without a word, all.
+    // `bench traffic` does one part, and so the others; without a word, all.
     let part = std::env::args().nth(1);
     let wanted = |name| part.as_deref().is_none_or(|part| part == name);
     if wanted("scrape") {
@@ -54,6 +56,12 @@ fn main() {
     }
     if wanted("ebpf") {
         ebpf::run();
+    }
+    if wanted("programs") {
+        programs::run();
+    }
+    if wanted("traffic") {
+        traffic::run();
     }
 }
 
