@@ -4,13 +4,17 @@
 //! way to go on. Whatever is made is removed again on drop, also after a panic.
 
 pub mod agent;
+pub mod dashboards;
 pub mod events;
+pub mod faults;
 pub mod http;
 pub mod kernel;
 pub mod lab;
+pub mod logql;
 pub mod loki;
 pub mod netns;
 pub mod page;
+pub mod promql;
 pub mod records;
 pub mod running;
 pub mod shell;

@@ -35,6 +35,9 @@ if [ "$need" = test ]; then
     lacks prometheus prometheus
     lacks promtool prometheus
     lacks prometheus-node-exporter prometheus-node-exporter
+    # They run Grafana's parser of LogQL.
+    lacks node nodejs
+    lacks npm npm
 fi
 if [ "$need" = kernels ]; then
     lacks qemu-system-x86_64 qemu-system-x86

@@ -94,7 +94,8 @@ if want lab; then
     tests namespaces 600 --test namespaces -- --test-threads=1
 fi
 want prometheus && tests prometheus 300 --test prometheus
-want prometheus && tests dashboards 300 --test dashboards
+want prometheus && tests dashboards 600 --test dashboards
+want prometheus && tests logql 300 --test logql
 want docs && check docs 120 make --no-print-directory docs-check
 
 # A suite that is declared and not run above would be silent.
