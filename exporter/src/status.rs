@@ -99,5 +99,5 @@ fn hook(hook: &HookStatus) -> Value {
         HookState::Unsupported(why) => ("unsupported", why.clone()),
         HookState::Failed(why) => ("failed", why.clone()),
     };
-    json!({ "name": hook.name, "state": state, "how": how })
+    json!({ "name": hook.name, "state": state, "how": how, "rungs": hook.rungs, "rung": hook.rung })
 }

@@ -2,7 +2,8 @@
 # Boots one kernel in a VM, shows its console, and unpacks what it sends: a log and a status of each suite.
 # Usage: boot.sh TREE INITRAMFS RESULTS SECONDS
 #
-# The VM has neither disk nor network. It ends with this script, also when that is killed, and after SECONDS.
+# The VM has no disk, and of networks only a virtio card that is connected to nothing. It ends with this script, also
+# when that is killed, and after SECONDS.
 set -euo pipefail
 
 tree=$1 initramfs=$2 results=$3 limit=$4
@@ -17,7 +18,8 @@ vm() {
     local seconds=$1
     shift
     exec setpriv --pdeathsig KILL -- timeout --foreground --kill-after 5 "$seconds" \
-        setpriv --pdeathsig KILL -- qemu-system-x86_64 -machine q35 -cpu max -m 768 -smp 2 \
+        setpriv --pdeathsig KILL -- qemu-system-x86_64 -machine q35 -cpu max -m 1024 -smp 2 \
+        -netdev hubport,id=nowhere,hubid=0 -device virtio-net-pci,netdev=nowhere,romfile= \
         -display none -no-reboot -nodefaults -kernel "$kernel" "$@" </dev/null
 }
 
@@ -32,7 +34,7 @@ else
 fi
 echo "== $release: $accel"
 vm "$limit" -accel "$accel" -initrd "$initramfs" -serial stdio -serial "file:$scratch/results.tar.gz" \
-    -append "console=ttyS0 quiet panic=-1 slow=$slow" | tr -d '\r' || echo "the VM ended with $?" >&2
+    -append "console=ttyS0 quiet panic=-1 slow=$slow" | sed -u 's/\r$//' || echo "the VM ended with $?" >&2
 
 rm -rf "$results"
 mkdir -p "$results"

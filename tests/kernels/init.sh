@@ -21,7 +21,9 @@ ip link set lo up
 
 # Words on the kernel's command line that it does not know are here: how slow this CPU is.
 export NETSONDE_SLOW=${slow:-1}
-export NETSONDE_BIN=/lab/netsonde NETSONDE_SKIPS=/results/skips RUST_BACKTRACE=0
+export NETSONDE_BIN=/lab/netsonde NETSONDE_SKIPS=/results/skips NETSONDE_RUNGS=/results/rungs RUST_BACKTRACE=0
+# That nobody else's machine is this one: a suite may change its limits.
+export NETSONDE_VM=1
 : >/results/skips
 
 echo "== $(uname -r)"
@@ -30,7 +32,9 @@ for suite in /lab/suites/*; do
     name=${suite##*/}
     echo "== $name"
     # One after the other: a test and its agent keep two CPUs busy.
+    start=$(cut -d. -f1 /proc/uptime)
     { "$suite" --test-threads=1; echo $? >"/results/$name.status"; } 2>&1 | tee "/results/$name.log"
+    echo "$name $(($(cut -d. -f1 /proc/uptime) - start)) s" >>/results/times
 done
 dmesg >/results/dmesg
 

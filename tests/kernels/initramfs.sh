@@ -14,11 +14,11 @@ root=$(mktemp -d)
 trap 'rm -rf "$root"' EXIT
 export PATH=$PATH:/usr/sbin:/sbin
 
-# What the suites run, instead of the applets of busybox: those know less, and its env prefers its own ip. bash is there
-# for status.sh.
-programs="ip tc ss nsenter setpriv nft conntrack ethtool env cat sleep bash"
+# What the suites run, instead of the applets of busybox: those know less, and its env and sh prefer its own programs.
+# bash is there for status.sh too.
+programs="ip tc ss nsenter setpriv nft conntrack ipvsadm ethtool iperf3 losetup dd chrt taskset env cat sleep sh bash"
 # What the suites need of the kernel, and what the README of a probe asks for.
-modules="veth dummy bridge virtio_net sch_netem sch_tbf sch_ingress cls_bpf
+modules="veth dummy bridge macvlan virtio_pci virtio_net sch_netem sch_tbf sch_ingress cls_bpf
     nf_tables nf_conntrack nf_conntrack_netlink nft_ct nft_limit nft_reject_inet ip_tables iptable_filter
     ip_vs ip_vs_rr inet_diag tcp_diag udp_diag loop"
 # What newer kernels have made a part of nf_tables.

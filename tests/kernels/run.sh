@@ -2,7 +2,7 @@
 # Runs suites of the lab on Debian's kernels, each in a VM, and counts: the last line is "N passed, N failed, N skipped".
 # `make test-kernels` calls it. With arguments, only those kernels: run.sh linux-image-cloud-amd64
 #
-# As root, and with every kernel, it writes docs/reference/kernels.md too.
+# As root, and with every kernel and every suite, it writes docs/reference/kernels.md too.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 here=tests/kernels
@@ -10,10 +10,14 @@ here=tests/kernels
 # Debian's names for its kernels 6.1 and 6.12.
 kernels=(linux-image-cloud-amd64 linux-image-6.12-cloud-amd64)
 [ $# -eq 0 ] || kernels=("$@")
+every="lab_rungs lab_ebpf lab_events lab_events_tcp lab_reading lab_traffic lab_processes"
+every+=" lab_latency lab_queues lab_sockets lab_softirq lab_flow lab_block lab_virtio"
+# These need what the machine's own kernel may not have, or change it; tests/setup/run.sh leaves them to this script.
+every+=" lab_netem lab_conntrack lab_ipvs"
 # Fewer, for a look at one: SUITES=lab_ebpf make test-kernels
-suites="${SUITES:-lab_ebpf lab_events lab_events_tcp lab_reading lab_traffic lab_processes}"
-# For one VM. Emulated on two CPUs it takes two to six minutes.
-limit=1200
+suites="${SUITES:-$every}"
+# For one VM. Emulated on two CPUs it takes ten to twenty minutes.
+limit=2400
 
 export PATH=$PATH:/usr/sbin:/sbin
 export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-never}
@@ -63,10 +67,10 @@ netsonde=$target/debug/netsonde
 # Every probe, also those that are off without being asked for.
 "$netsonde" probes --output json 2>/dev/null | jq '{node_name: "kernels", probes: [.[].name]}' >"$scratch/config.yaml"
 
-statuses=()
+statuses=() notes=()
 for meta in "${kernels[@]}"; do
     printf '\n== %s\n' "$meta"
-    here_passed=0 here_skipped=0 before=$failed
+    here_passed=0 here_skipped=0 before=$failed start=$SECONDS
     release=$("$here/fetch.sh" "$meta" "$store") || { fail 1 "$meta cannot be fetched"; continue; }
     "$here/initramfs.sh" "$store/$release" "$netsonde" "$scratch/config.yaml" "$target/debug/netsonde-lab-worker" \
         "$scratch/initramfs" "${executables[@]}" || { fail 1 "$release: no initramfs"; continue; }
@@ -87,17 +91,46 @@ for meta in "${kernels[@]}"; do
     passed=$((passed + here_passed))
     skipped=$((skipped + here_skipped))
     statuses+=("$results/status.json")
-    echo "$release: $here_passed passed, $((failed - before)) failed, $here_skipped skipped" | tee -a "$scratch/kernels"
+    notes+=("$results/rungs")
+    echo "$release: $here_passed passed, $((failed - before)) failed, $here_skipped skipped, in $((SECONDS - start)) s" |
+        tee -a "$scratch/kernels"
 done
 
+# Every rung of every ladder must have held somewhere: in a VM, or on the machine's own kernel, which is looked at now.
+rungs() {
+    local suite fault own="this machine's own kernel"
+    printf '\n== %s\n' "$own"
+    suite=$(printf '%s\n' "${executables[@]}" | grep '/lab_rungs-')
+    mkdir "$scratch/own"
+    {
+        NETSONDE_BIN=$netsonde NETSONDE_RUNGS=$scratch/rungs NETSONDE_SKIPS=$scratch/own/skips RUST_BACKTRACE=0 \
+            timeout 300 "$suite" --test-threads=1 </dev/null && echo 0 || echo $?
+    } >"$scratch/own/lab_rungs.log" 2>&1
+    tail -n 1 "$scratch/own/lab_rungs.log" >"$scratch/own/lab_rungs.status"
+    cat "$scratch/own/lab_rungs.log"
+    here_passed=0 here_skipped=0
+    count "$own" "$scratch/own" lab_rungs
+    passed=$((passed + here_passed))
+    [ "$failed" -eq 0 ] || return 0
+    jq -s --rawfile unreached "$here/unreached" -f "$here/rungs.jq" "${notes[@]}" "$scratch/rungs" >"$scratch/ladders"
+    while read -r fault; do
+        fail 1 "$fault"
+    done < <(jq -r '.faults[]' "$scratch/ladders")
+}
+if [ $# -eq 0 ] && [ "$(id -u)" -eq 0 ] && [ "$failed" -eq 0 ] && [[ " $suites " == *" lab_rungs "* ]]; then
+    rungs
+fi
+
 printf '\n== result\n'
-if [ $# -gt 0 ]; then
-    echo "docs/reference/kernels.md is written only by a run of every kernel"
+if [ $# -gt 0 ] || [ "$suites" != "$every" ]; then
+    echo "docs/reference/kernels.md is written only by a run of every kernel and every suite"
 elif [ "$(id -u)" -ne 0 ]; then
     echo "docs/reference/kernels.md is written only by root, who may load programs into this kernel"
 elif [ "$failed" -eq 0 ]; then
     "$here/status.sh" "$netsonde" "$scratch/config.yaml" "$scratch/host.json"
     jq -rs --arg suites "$suites" -f "$here/table.jq" "${statuses[@]}" "$scratch/host.json" >"$scratch/kernels.md"
+    jq -r .table "$scratch/ladders" >>"$scratch/kernels.md"
+    cat "$here/not-run.md" >>"$scratch/kernels.md"
     cp "$scratch/kernels.md" docs/reference/kernels.md
 fi
 for file in failed skipped kernels; do

@@ -94,6 +94,15 @@ impl Agent {
         Self::run(command, address, &file, &["--listen", &address.to_string()], folder).ready()
     }
 
+    /// Starts one that leaves out these ways into the kernel, with commas between them, and waits until it is ready.
+    pub fn start_without_rungs(rungs: &str, config: &str) -> Self {
+        let (address, folder) = (free_address(), folder());
+        let file = write(&folder, config);
+        let mut command = running::mortal(binary());
+        command.env("NETSONDE_WITHOUT", rungs);
+        Self::run(command, address, &file, &["--listen", &address.to_string()], folder).ready()
+    }
+
     /// Starts one whose address is a line of its file and not on its command line.
     pub fn start_listening_by_file(config: &str) -> Self {
         let (address, folder) = (free_address(), folder());

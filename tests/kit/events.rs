@@ -40,6 +40,10 @@ pub fn own_sides(pair: &Pair) -> Vec<(String, String)> {
             neighbour(v6(other));
         }
     }
+    if with_v6 {
+        pair.a.wait_for_address(&v6(1));
+        pair.b.wait_for_address(&v6(2));
+    }
     let mut sides = vec![(v4(1), v4(2))];
     if with_v6 {
         sides.push((format!("[{}]", v6(1)), format!("[{}]", v6(2))));

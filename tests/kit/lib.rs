@@ -7,6 +7,7 @@ pub mod agent;
 pub mod dashboards;
 pub mod events;
 pub mod faults;
+pub mod histogram;
 pub mod http;
 pub mod kernel;
 pub mod lab;

@@ -14,6 +14,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, listen,
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::shell::{run, words};
+use crate::until;
 use crate::wait::allowed;
 
 const PREFIX: &str = "nst";
@@ -168,6 +169,22 @@ impl Netns {
         peer.run(&format!("ip link set {theirs} up"));
     }
 
+    /// Waits until a device that was set up does not throw packets away any more. On a busy machine that takes a while.
+    pub fn wait_for_device(&self, device: &str) {
+        until(&format!("{device} in {} is up", self.name), Duration::from_secs(10), || {
+            self.run(&format!("ip link show dev {device}")).contains(" state UP ").then_some(())
+        });
+    }
+
+    /// Waits until packets for an own address of IPv6 are taken in. The kernel does that from a thread of its own, after
+    /// it has listed the address.
+    pub fn wait_for_address(&self, address: &str) {
+        let route = format!("local {address} ");
+        until(&format!("{address} in {} is there", self.name), Duration::from_secs(10), || {
+            self.run("ip -6 route show table local").contains(&route).then_some(())
+        });
+    }
+
     /// Whether there is a device of this name in it.
     pub fn has_device(&self, device: &str) -> bool {
         crate::shell::output(self.command("ip").args(["link", "show", "dev", device])).status.success()
@@ -204,6 +221,9 @@ impl Pair {
                 "ip neigh replace fd09::{other} lladdr 02:09:00:00:00:0{other} dev eth0 nud permanent"
             ));
         }
+        for (ns, own) in [(&pair.a, "fd09::1"), (&pair.b, "fd09::2")] {
+            ns.wait_for_address(own);
+        }
         pair
     }
 
@@ -226,6 +246,9 @@ impl Pair {
             ns.run(&format!(
                 "ip neigh replace 10.9.0.{other} lladdr 02:09:00:00:00:0{other} dev eth0 nud permanent"
             ));
+        }
+        for ns in [a, b] {
+            ns.wait_for_device("eth0");
         }
         pair
     }

@@ -1,15 +1,26 @@
 //! Waiting, never for ever.
 //!
 //! `NETSONDE_SLOW=10` says that this machine is ten times as slow as one that the limits were written for, such as an
-//! emulated one. It makes limits longer and nothing else: what must not happen within a time is looked at as ever.
+//! emulated one. It makes limits longer, and what happens at a time may be [`late`]; what must not happen within a time is
+//! looked at as ever.
 
 use std::time::{Duration, Instant};
 
 /// `limit` on this machine.
 pub fn allowed(limit: Duration) -> Duration {
-    let Some(slow) = std::env::var_os("NETSONDE_SLOW") else { return limit };
+    limit * slowness()
+}
+
+/// How much later than due a timer may ring because the CPU is slow, beyond what every machine is allowed: nothing on
+/// one that is not.
+pub fn late() -> Duration {
+    Duration::from_millis(5) * (slowness() - 1)
+}
+
+fn slowness() -> u32 {
+    let Some(slow) = std::env::var_os("NETSONDE_SLOW") else { return 1 };
     let slow = slow.to_string_lossy();
-    limit * factor(&slow).unwrap_or_else(|| panic!("NETSONDE_SLOW={slow}: not a number from 1 to 100"))
+    factor(&slow).unwrap_or_else(|| panic!("NETSONDE_SLOW={slow}: not a number from 1 to 100"))
 }
 
 fn factor(slow: &str) -> Option<u32> {

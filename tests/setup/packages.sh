@@ -31,6 +31,8 @@ if [ "$need" = test ]; then
     lacks nft nftables
     lacks conntrack conntrack
     lacks iperf3 iperf3
+    # The kernel side is compiled for arm64 too.
+    [ -e /usr/aarch64-linux-gnu/include/asm/ptrace.h ] || missing="$missing linux-libc-dev-arm64-cross"
     lacks openssl openssl
     lacks prometheus prometheus
     lacks promtool prometheus
@@ -53,6 +55,9 @@ if [ "$need" = kernels ]; then
     lacks nft nftables
     lacks conntrack conntrack
     lacks ethtool ethtool
+    lacks ipvsadm ipvsadm
+    lacks iperf3 iperf3
+    lacks losetup mount
 fi
 
 # /usr/sbin/policy-rc.d with exit 101 keeps apt from starting the services that packages bring. One that is there

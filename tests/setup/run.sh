@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Runs every check and counts: the last line is "N passed, N failed, N skipped", and nothing can be skipped unseen.
-# `make test` calls it. With arguments, only those steps: run.sh unit lab
+# `make test` calls it. With arguments, only those steps: run.sh unit lab. ALSO="kernels" adds to all the others the one
+# that boots other kernels in VMs, some suites only; `make test-kernels` runs them all.
 set -uo pipefail
 cd "$(dirname "$0")/../.." || exit
 script=tests/setup/run.sh
@@ -17,7 +18,7 @@ export NETSONDE_SKIPS=$scratch/skips
 passed=0
 failed=0
 
-wanted=" ${*:-format clippy unit golden lab prometheus docs} "
+wanted=" ${*:-format clippy unit golden lab prometheus docs arm64 ${ALSO:-}} "
 want() { [[ $wanted == *" $1 "* ]]; }
 
 step() { printf '\n== %s\n' "$1"; }
@@ -64,6 +65,41 @@ tests() {
     fi
 }
 
+# kernels SECONDS SUITE...: suites on other kernels, each in a VM, which counts for itself. Where VMs cannot be had, that is
+# a skip.
+kernels() {
+    local limit=$1 log=$scratch/log ok bad ignored meta
+    shift
+    step kernels
+    if [ "$(uname -m)" != x86_64 ]; then
+        echo "SKIPPED: kernels: those under test are for x86-64" | tee -a "$scratch/ignored"
+        return
+    elif ! tests/setup/packages.sh kernels </dev/null; then
+        echo "SKIPPED: kernels: qemu, or what makes a VM, is missing and cannot be installed" | tee -a "$scratch/ignored"
+        return
+    fi
+    for meta in $(sed -n 's/^kernels=(\(.*\))$/\1/p' tests/kernels/run.sh); do
+        if ! tests/kernels/fetch.sh "$meta" "${NETSONDE_BIN%/debug/*}/kernels" >/dev/null; then
+            echo "SKIPPED: kernels: $meta cannot be fetched" | tee -a "$scratch/ignored"
+            return
+        fi
+    done
+    SUITES="$*" timeout --kill-after 10 "$limit" tests/kernels/run.sh </dev/null 2>&1 | tee "$log"
+    # The last line says how many.
+    if ! read -r ok bad ignored < <(tail -n 1 "$log" |
+        sed -n 's/^\([0-9]*\) passed, \([0-9]*\) failed, \([0-9]*\) skipped$/\1 \2 \3/p'); then
+        fail 1 "kernels: no verdict within $limit s"
+        return
+    fi
+    passed=$((passed + ok))
+    failed=$((failed + bad))
+    sed -n 's/^FAILED: /FAILED: kernels: /p' "$log" >>"$scratch/failed"
+    sed -n 's/^SKIPPED: /SKIPPED: kernels: /p' "$log" >>"$scratch/ignored"
+    if [ "$(grep -c '^SKIPPED: ' "$log")" -lt "$ignored" ]; then
+        fail 1 "kernels: $ignored skipped tests, not all of them named"
+    fi
+}
+
 # Not `cargo fmt`: it does not see the probes, which build.rs includes.
 format() { git ls-files -z --cached --others --exclude-standard -- '*.rs' | xargs -0 rustfmt --edition 2024 --check; }
 export -f format
@@ -87,7 +123,7 @@ if want lab; then
     tests http 300 --test http
     tests "bad input" 300 --test bad_input --test reload
     tests sinks 300 --test sinks
-    tests lab 900 --test lab_traffic --test lab_ebpf --test lab_processes --test lab_events --test lab_events_tcp --test lab_agent --test lab_reading --test lab_block --test lab_virtio --test lab_flow --test lab_sockets --test lab_queues --test lab_softirq
+    tests lab 900 --test lab_traffic --test lab_ebpf --test lab_processes --test lab_events --test lab_events_tcp --test lab_agent --test lab_reading --test lab_block --test lab_virtio --test lab_flow --test lab_sockets --test lab_queues --test lab_softirq --test lab_rungs
     # One at a time: a flood in one would fill the ring buffers that another reads.
     tests latency 600 --test lab_latency -- --test-threads=1
     # One at a time: these count the agent's descriptors and watch how fast namespaces go.
@@ -97,10 +133,15 @@ want prometheus && tests prometheus 300 --test prometheus
 want prometheus && tests dashboards 600 --test dashboards
 want prometheus && tests logql 300 --test logql
 want docs && check docs 120 make --no-print-directory docs-check
+want arm64 && check arm64 120 tests/setup/arm64.sh
+# What the kernels differ in. At most some minutes for each, of which there are two.
+want kernels && kernels 900 lab_rungs lab_netem lab_conntrack lab_ipvs
 
-# A suite that is declared and not run above would be silent.
+# A suite that is declared and run neither above nor in the VMs would be silent.
+in_vms=$(sed -n 's/^every+*="\(.*\)"$/\1/p' tests/kernels/run.sh)
 for suite in $(sed -n 's|^path = "suites/\(.*\)\.rs"$|\1|p' tests/Cargo.toml | sed 's|/main$||'); do
-    grep -Eq -- "--test $suite( |\$)" "$script" || fail 1 "$script does not run the suite $suite"
+    grep -Eq -- "--test $suite( |\$)" "$script" || grep -qw "$suite" <<<"$in_vms" ||
+        fail 1 "neither $script nor tests/kernels/run.sh runs the suite $suite"
 done
 
 # A test that noted its skip has passed in the eyes of libtest.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use netsonde_tests::events::{events, number, text};
 use netsonde_tests::lab::send;
-use netsonde_tests::{Agent, Page, Pair, Running, needs_programs, needs_root, shell, until};
+use netsonde_tests::{Agent, Page, Pair, Running, kernel, needs_programs, needs_root, shell, until, wait};
 
 const HOST: &str = "hostNetwork";
 
@@ -87,6 +87,9 @@ fn many_rules(pair: &Pair) {
     ));
 }
 
+/// How long the process holds its CPU.
+const SPIN: Duration = Duration::from_secs(4);
+
 #[test]
 fn a_process_that_holds_a_softirq_up_is_named_with_its_pod() {
     needs_root!();
@@ -101,23 +104,28 @@ fn a_process_that_holds_a_softirq_up_is_named_with_its_pod() {
     agent.find(pair.b.name());
     // Softirqs that are left over after a long pass wait for ksoftirqd, which gets no time beside such a process: it
     // ends by its own clock.
-    let spin = "while ((SECONDS < 4)); do :; done";
+    let spin = format!("while ((SECONDS < {})); do :; done", SPIN.as_secs());
     let hog =
-        Running::start(pair.b.mortal("chrt").args(["-f", "10", "taskset", "-c", "1", "bash", "-c", spin]));
-    let own = format!("pod={}&type=NETSOFTIRQ_SCHED_SLOW&last=1000", pair.b.name());
+        Running::start(pair.b.mortal("chrt").args(["-f", "10", "taskset", "-c", "1", "bash", "-c", &spin]));
+    let own = format!("pod={}&probe=net_softirq&last=1000", pair.b.name());
     let sender = pair.a.udp("10.9.0.1:0");
     // On the other CPU, where this thread and the sockets' work are not held up.
     shell::run(Command::new("taskset").args(["-cp", "0", &rustix::thread::gettid().to_string()]));
-    let held_up = until("the process is told of", Duration::from_secs(4), || {
+    let held_up = until("the process is told of", SPIN, || {
         send(&sender, "10.9.0.2:6000", 20_000, 20);
         let told = events(&agent, &own);
-        told.into_iter().find(|event| event["pid"] == hog.pid())
+        // It is other programs before it is bash.
+        told.into_iter().find(|event| event["pid"] == hog.pid() && event["comm"] == "bash")
     });
     drop(hog);
     assert_eq!((number(&held_up, "cpu"), text(&held_up, "vector")), (1, "net_rx"));
     assert_eq!((text(&held_up, "meanwhile"), text(&held_up, "comm")), ("process", "bash"));
     let latency = number(&held_up, "latency_ns");
-    assert!((500_000..100_000_000).contains(&latency), "{held_up:#}");
+    // A tick; before Linux 6.5 all of its time, because a ksoftirqd that was woken has to come first.
+    let most = if kernel::at_least(6, 5) { Duration::from_millis(100) + wait::late() } else { SPIN };
+    assert!((500_000..most.as_nanos()).contains(&latency.into()), "{held_up:#}");
+    let kind = if latency > 100_000_000 { "NETSOFTIRQ_SCHED_100MS" } else { "NETSOFTIRQ_SCHED_SLOW" };
+    assert_eq!(text(&held_up, "type"), kind);
     assert!(number(&held_up, "task_ns") <= latency && number(&held_up, "task_ns") >= latency / 2);
 
     // The runs that caused it are long, and told of on the host's row.
@@ -138,7 +146,8 @@ fn a_process_that_holds_a_softirq_up_is_named_with_its_pod() {
         ("NETSOFTIRQ_EXCUTE_SLOW", "netsonde_net_softirq_execution_slow_runs_total", "execution"),
     ] {
         let slow = page.pod(HOST).total(name, &[]);
-        assert!(slow >= types[kind], "{slow} {kind}: {types:?}");
+        let told = types.get(kind).copied().unwrap_or_default();
+        assert!(slow >= told, "{slow} {kind}: {types:?}");
         // 500 us is between two bounds.
         let over = |bound: &str| {
             let up_to = page

@@ -109,14 +109,14 @@ fn start(args: &serde_json::Value, kernel: &Kernel) -> Started {
     let settings: Settings = StartError::settings(args)?;
     let constants = [Setting::u32("FOLD_CLIENT_PORTS", settings.fold_client_ports.into())];
     let mut object = Object::load(kernel, object!("flow"), &constants, HOOKS)?;
-    let by_function = HookStatus { name: SENT, state: HookState::Attached("fentry") };
-    let by_function = object.hooks().contains(&by_function);
+    let fentry = HookState::Attached("fentry");
+    let by_function = object.hooks().iter().any(|hook| hook.name == SENT && hook.state == fentry);
     object.fill("SENT_BY_FUNCTION", &[by_function.into()])?;
     if let Some(find) = walk(&mut object, FIND, "flow_find", None)
         && let Err(error) = find.run()
     {
         let why = format!("connections from before are not counted: {error}");
-        object.note(HookStatus { name: FIND, state: HookState::Failed(why) });
+        object.note(HookStatus::new(FIND, HookState::Failed(why)));
     }
     let settle = walk(&mut object, SETTLE, "flow_settle", Some("ACCOUNTS"));
     let flows = object.counters("FLOWS")?;
@@ -132,7 +132,7 @@ fn walk(object: &mut Object, hook: &'static str, program: &str, map: Option<&str
     }
     object
         .iterator(program, map)
-        .map_err(|error| object.note(HookStatus { name: hook, state: HookState::Failed(error.to_string()) }))
+        .map_err(|error| object.note(HookStatus::new(hook, HookState::Failed(error.to_string()))))
         .ok()
 }
 

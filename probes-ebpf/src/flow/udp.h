@@ -125,7 +125,7 @@ int flow_udp_v6_send_skb(__u64 *ctx)
 	return 0;
 }
 
-/* A datagram that a program has read; a negative length is one that it only looked at. */
+/* A datagram that a program has read. After MSG_PEEK the length is below 0, or 0 while the queue has the datagram still. */
 SEC("fentry/skb_consume_udp")
 int flow_skb_consume_udp(__u64 *ctx)
 {
@@ -137,7 +137,7 @@ int flow_skb_consume_udp(__u64 *ctx)
 	struct flow flow = { .netns = netns_of_sock(sk) };
 	struct tuple packet = {};
 
-	if (length < 0 || !is_udp(sk))
+	if (length < 0 || (length == 0 && skb->users.refs.counter > 1) || !is_udp(sk))
 		return 0;
 	read_network(skb, &network);
 	network.transport = skb->transport_header;

@@ -237,10 +237,8 @@ int kernellatency_tcp(__u64 *ctx)
 }
 
 /* A datagram is in its socket's queue. It is the last one there, unless a program that was reading already has taken it. */
-SEC("tp_btf/sk_data_ready")
-int kernellatency_udp(__u64 *ctx)
+static __always_inline int datagram(const struct sock *sk)
 {
-	const struct sock *sk = (const struct sock *)ctx[0];
 	struct stage stage = { .stage = RECEIVE, .protocol = IPPROTO_UDP };
 	__u16 family = sk->__sk_common.skc_family;
 
@@ -266,6 +264,18 @@ int kernellatency_udp(__u64 *ctx)
 	stage.netns = netns_of_sock(sk);
 	end(&stage, last, 0, sk, stamp, passed);
 	return 0;
+}
+
+SEC("tp_btf/sk_data_ready")
+int kernellatency_udp(__u64 *ctx)
+{
+	return datagram((const struct sock *)ctx[0]);
+}
+
+SEC("fentry/sock_def_readable")
+int kernellatency_readable(__u64 *ctx)
+{
+	return datagram((const struct sock *)ctx[0]);
 }
 
 /* The packet is handed to a device's queue. */

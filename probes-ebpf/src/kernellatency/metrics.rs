@@ -16,7 +16,7 @@ netsonde_framework::metrics! {
     /// Time from a packet's arrival until a CPU takes it up: the wait in the backlog. Not TCP from the same machine.
     RECEIVE_BACKLOG: Histogram<()> = "kernellatency_receive_backlog_seconds".source("tracepoint net:netif_receive_skb, skb->tstamp");
     /// Time from a packet's arrival until its socket has it, for datagrams and for packets of established connections.
-    RECEIVE: Histogram<(Protocol,)> = "kernellatency_receive_seconds".source("tracepoints tcp:tcp_probe and sock:sk_data_ready, skb->tstamp");
+    RECEIVE: Histogram<(Protocol,)> = "kernellatency_receive_seconds".source("tracepoints tcp:tcp_probe and sock:sk_data_ready (where that is missing, fentry of sock_def_readable), skb->tstamp");
     /// Time from TCP's sending a packet until it is handed to a device's queue.
     TRANSMIT_STACK: Histogram<()> = "kernellatency_transmit_stack_seconds".source("tracepoint net:net_dev_queue, skb->tstamp");
     /// Time from TCP's sending a packet until it is handed to a device's driver, with its wait in the queue.

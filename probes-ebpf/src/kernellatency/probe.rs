@@ -34,7 +34,7 @@ pub static SPEC: ProbeSpec<Kernel> = ProbeSpec {
         events: &[&events::RECEIVE, &events::TRANSMIT],
         needs: &[
             "CAP_BPF and CAP_PERFMON",
-            "kernel with BTF (CONFIG_DEBUG_INFO_BTF), 6.1 or later; for received datagrams one with the tracepoint sock:sk_data_ready",
+            "kernel with BTF (CONFIG_DEBUG_INFO_BTF), 6.1 or later; for received datagrams one with the tracepoint sock:sk_data_ready, or with fentry",
         ],
         default_on: false,
         settings: schema::<Settings>,
@@ -73,7 +73,13 @@ const fn hook(name: &'static str, rungs: &'static [Rung]) -> Hook {
 const HOOKS: &[Hook] = &[
     hook("net:netif_receive_skb", &[Rung::TpBtf("netif_receive_skb", "kernellatency_backlog")]),
     hook("tcp:tcp_probe", &[Rung::TpBtf("tcp_probe", "kernellatency_tcp")]),
-    hook("sock:sk_data_ready", &[Rung::TpBtf("sk_data_ready", "kernellatency_udp")]),
+    hook(
+        "sock:sk_data_ready or sock_def_readable",
+        &[
+            Rung::TpBtf("sk_data_ready", "kernellatency_udp"),
+            Rung::Fentry("sock_def_readable", "kernellatency_readable"),
+        ],
+    ),
     hook("net:net_dev_queue", &[Rung::TpBtf("net_dev_queue", "kernellatency_stack")]),
     hook("net:net_dev_start_xmit", &[Rung::TpBtf("net_dev_start_xmit", "kernellatency_transmit")]),
 ];

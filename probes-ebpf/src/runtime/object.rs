@@ -65,6 +65,11 @@ impl Rung {
         }
     }
 
+    /// What `/status` lists it as: `fentry udp_send_skb`.
+    fn name(self) -> String {
+        format!("{} {}", self.text(), self.place())
+    }
+
     const fn place(self) -> &'static str {
         match self {
             Self::TpBtf(place, _)
@@ -151,7 +156,11 @@ impl Object {
         let mut ebpf = loader.load(bytes).map_err(|error| refused("load its maps", &error))?;
         let fared: Vec<HookStatus> = hooks
             .iter()
-            .map(|hook| HookStatus { name: hook.name, state: climb(&mut ebpf, kernel, hook, &btf) })
+            .map(|hook| {
+                let (state, rung) = climb(&mut ebpf, kernel, hook, &btf);
+                let rungs = hook.rungs.iter().copied().map(Rung::name).collect();
+                HookStatus { name: hook.name, state, rungs, rung: rung.map(Rung::name) }
+            })
             .collect();
         drop(btf);
         give_back();
@@ -254,8 +263,8 @@ impl Object {
     }
 }
 
-/// Tries the rungs of a hook in turn.
-fn climb(ebpf: &mut Ebpf, kernel: &Kernel, hook: &Hook, btf: &Btf) -> HookState {
+/// Tries the rungs of a hook in turn: what became of it, and the rung that holds.
+fn climb(ebpf: &mut Ebpf, kernel: &Kernel, hook: &Hook, btf: &Btf) -> (HookState, Option<Rung>) {
     let mut failed = Vec::new();
     let mut lacking = Vec::new();
     for rung in hook.rungs {
@@ -269,19 +278,20 @@ fn climb(ebpf: &mut Ebpf, kernel: &Kernel, hook: &Hook, btf: &Btf) -> HookState 
             continue;
         }
         match attach(ebpf, *rung, btf) {
-            Ok(()) => return HookState::Attached(rung.text()),
+            Ok(()) => return (HookState::Attached(rung.text()), Some(*rung)),
             Err(why) => failed.push(in_brief(*rung, &why)),
         }
     }
     lacking.dedup();
     failed.dedup();
     if failed.is_empty() {
-        return HookState::Unsupported(lacking.join("; "));
+        return (HookState::Unsupported(lacking.join("; ")), None);
     }
     lacking.extend(failed);
     // A function that cannot be hooked is a matter of the kernel; a tracepoint that is there should have worked.
     let function = hook.rungs.iter().all(|r| !matches!(r, Rung::TpBtf(..) | Rung::RawTp(..)));
-    if function { HookState::Unsupported(lacking.join("; ")) } else { HookState::Failed(lacking.join("; ")) }
+    let why = lacking.join("; ");
+    (if function { HookState::Unsupported(why) } else { HookState::Failed(why) }, None)
 }
 
 /// Why a rung did not hold, where the kernel's own words would puzzle.

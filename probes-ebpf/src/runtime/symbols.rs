@@ -72,7 +72,7 @@ impl Symbols {
             None => HookState::Attached("kallsyms"),
             Some(why) => HookState::Unsupported(why.clone()),
         };
-        HookStatus { name: "names of kernel functions", state }
+        HookStatus::new("names of kernel functions", state)
     }
 
     /// Makes sure that these addresses are known, as far as they can be.

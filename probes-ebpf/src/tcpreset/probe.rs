@@ -214,7 +214,7 @@ mod tests {
 
     #[test]
     fn the_sum_is_told_only_where_nothing_is_missing() {
-        let hook = |name, state| HookStatus { name, state };
+        let hook = HookStatus::new;
         let by = HookState::Attached;
         let send = || hook("tcp:tcp_send_reset", by("tp_btf"));
         assert!(tells_all(true, &[send()]));

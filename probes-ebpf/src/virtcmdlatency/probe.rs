@@ -182,7 +182,7 @@ mod tests {
 
     #[test]
     fn one_end_of_a_command_is_not_enough() {
-        let hook = |name, state| HookStatus { name, state };
+        let hook = HookStatus::new;
         let hooks = [
             hook("entry", HookState::Attached("kprobe")),
             hook("return", HookState::Unsupported("no kretprobes".into())),

@@ -65,6 +65,18 @@ pub struct HookStatus {
     pub name: &'static str,
     /// What became of it.
     pub state: HookState,
+    /// The ways to get there, best first, each as mechanism and place: `fentry udp_send_skb`. None where there is
+    /// nothing to choose.
+    pub rungs: Vec<String>,
+    /// The one that holds.
+    pub rung: Option<String>,
+}
+
+impl HookStatus {
+    /// Of something that there is one way to.
+    pub const fn new(name: &'static str, state: HookState) -> Self {
+        Self { name, state, rungs: Vec::new(), rung: None }
+    }
 }
 
 /// What became of a hook.
