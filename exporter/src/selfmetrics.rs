@@ -40,6 +40,7 @@ own! {
     PROBE_FAILURES = "probe_failures", Counter, ["probe", "reason"], "Collections of the probe that were not whole, by reason.";
     PROBE_RESTARTS = "probe_restarts", Counter, ["probe"], "How often the probe was started again after it broke.";
     PROBE_SERIES = "probe_series", Gauge, ["probe"], "Series that the probe gave to the last scrape.";
+    PROBE_HOOK = "probe_hook_info", Gauge, ["probe", "hook", "state"], "Always 1; the labels tell what became of each place in the kernel that the probe wants: attached, unsupported, failed, or silent (attached, but it sees nothing of what must have come by).";
     PROBE_REFUSED = "probe_refused_series", Counter, ["probe"], "Series that were left out because the probe had reached metrics.limits.series_per_probe.";
     EVENTS = "events", Counter, ["probe", "type"], "Events that were told, to every sink and on /events.";
     EVENTS_SUPPRESSED = "events_suppressed", Counter, ["probe"], "Events that the agent held back because of the bounds in `events`; what the kernel side held back is in the probe's own metrics.";
@@ -189,11 +190,15 @@ pub fn name_of(def: &OwnDef) -> String {
 }
 
 fn probes(out: &mut Families, supervisor: &Supervisor) {
-    for (info, state, record, _) in supervisor.records() {
+    for (info, state, record, hooks) in supervisor.records() {
         let probe = || ("probe", info.name.to_owned());
         for name in State::ALL {
             let value = f64::from(u8::from(name == state.text()));
             out.add(&PROBE_STATE, vec![probe(), ("state", name.into())], value);
+        }
+        for hook in hooks {
+            let labels = vec![probe(), ("hook", hook.name.into()), ("state", hook.state.text().into())];
+            out.add(&PROBE_HOOK, labels, 1.0);
         }
         out.add(&PROBE_SUCCESS, vec![probe()], f64::from(u8::from(record.success)));
         out.add(&PROBE_COLLECT, vec![probe()], record.wall.as_secs_f64());

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, PoisonError};
 
-use netsonde_framework::{HookState, HookStatus};
+use netsonde_framework::HookStatus;
 use netsonde_sinks::Counts;
 use serde_json::{Value, json};
 
@@ -94,10 +94,11 @@ fn sink(name: &str, counts: &Counts) -> Value {
 }
 
 fn hook(hook: &HookStatus) -> Value {
-    let (state, how) = match &hook.state {
-        HookState::Attached(how) => ("attached", (*how).to_owned()),
-        HookState::Unsupported(why) => ("unsupported", why.clone()),
-        HookState::Failed(why) => ("failed", why.clone()),
-    };
-    json!({ "name": hook.name, "state": state, "how": how, "rungs": hook.rungs, "rung": hook.rung })
+    json!({
+        "name": hook.name,
+        "state": hook.state.text(),
+        "how": hook.state.how(),
+        "rungs": hook.rungs,
+        "rung": hook.rung,
+    })
 }

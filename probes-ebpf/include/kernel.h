@@ -77,6 +77,14 @@ struct sock_common {
 	unsigned long skc_flags;
 };
 
+typedef struct {
+	int counter;
+} atomic_t;
+
+typedef struct refcount_struct {
+	atomic_t refs;
+} refcount_t;
+
 struct sk_buff;
 
 struct sk_buff_head {
@@ -95,6 +103,10 @@ struct sock {
 	__u16 sk_protocol;
 	struct socket *sk_socket;
 	__u16 sk_type;
+	/* Of a listening socket: the connections that wait for accept(), and the length above which it takes no more. */
+	__u32 sk_ack_backlog;
+	__u32 sk_max_ack_backlog;
+	atomic_t sk_drops;
 	__u8 sk_shutdown;
 	__u8 sk_userlocks : 4;
 	struct sk_buff_head sk_receive_queue;
@@ -110,7 +122,12 @@ struct inet_sock {
 	__be16 inet_sport;
 };
 
+struct request_sock_queue {
+	atomic_t qlen;
+};
+
 struct inet_connection_sock {
+	struct request_sock_queue icsk_accept_queue;
 	__u8 icsk_ca_state : 5;
 	__u8 icsk_retransmits;
 	__u8 icsk_pending;
@@ -162,14 +179,6 @@ struct request_sock {
 	__u8 num_timeout : 7;
 };
 
-typedef struct {
-	int counter;
-} atomic_t;
-
-typedef struct refcount_struct {
-	atomic_t refs;
-} refcount_t;
-
 struct rtable {
 	__u16 rt_type;
 };
@@ -184,6 +193,8 @@ struct tcp_request_sock {
 
 struct sk_buff {
 	unsigned long _skb_refdst;
+	/* The connection (struct nf_conn) and, in its low bits, how the packet belongs to it. */
+	unsigned long _nfct;
 	struct net_device *dev;
 	struct sock *sk;
 	unsigned char *head;
@@ -249,7 +260,38 @@ struct task_struct {
 	struct nsproxy *nsproxy;
 	int pid;
 	int tgid;
+	struct task_struct *group_leader;
 	char comm[16];
+};
+
+union nf_inet_addr {
+	__u32 all[4];
+};
+
+union nf_conntrack_man_proto {
+	__be16 all;
+};
+
+struct nf_conntrack_man {
+	union nf_inet_addr u3;
+	union nf_conntrack_man_proto u;
+	__u16 l3num;
+};
+
+struct nf_conntrack_tuple {
+	struct nf_conntrack_man src;
+	struct {
+		__u8 protonum;
+	} dst;
+};
+
+struct nf_conntrack_tuple_hash {
+	struct nf_conntrack_tuple tuple;
+};
+
+/* First the way of who began the connection, then the way back. */
+struct nf_conn {
+	struct nf_conntrack_tuple_hash tuplehash[2];
 };
 
 struct gendisk {

@@ -19,7 +19,7 @@ export PATH=$PATH:/usr/sbin:/sbin
 programs="ip tc ss nsenter setpriv nft conntrack ipvsadm ethtool iperf3 losetup dd chrt taskset env cat sleep sh bash"
 # What the suites need of the kernel, and what the README of a probe asks for.
 modules="veth dummy bridge macvlan virtio_pci virtio_net sch_netem sch_tbf sch_ingress cls_bpf
-    nf_tables nf_conntrack nf_conntrack_netlink nft_ct nft_limit nft_reject_inet ip_tables iptable_filter
+    nf_tables nf_conntrack nf_conntrack_netlink nft_ct nft_limit nft_reject_inet nft_chain_nat nft_masq ip_tables iptable_filter
     ip_vs ip_vs_rr inet_diag tcp_diag udp_diag loop"
 # What newer kernels have made a part of nf_tables.
 older="nft_objref"

@@ -12,8 +12,10 @@ kernels=(linux-image-cloud-amd64 linux-image-6.12-cloud-amd64)
 [ $# -eq 0 ] || kernels=("$@")
 every="lab_rungs lab_ebpf lab_events lab_events_tcp lab_reading lab_traffic lab_processes"
 every+=" lab_latency lab_queues lab_sockets lab_softirq lab_flow lab_block lab_virtio"
+every+=" lab_listeners lab_forward lab_places lab_chains"
 # These need what the machine's own kernel may not have, or change it; tests/setup/run.sh leaves them to this script.
-every+=" lab_netem lab_conntrack lab_ipvs"
+only_vms="lab_netem lab_conntrack lab_ipvs"
+every+=" $only_vms"
 # Fewer, for a look at one: SUITES=lab_ebpf make test-kernels
 suites="${SUITES:-$every}"
 # For one VM. Emulated on two CPUs it takes ten to twenty minutes.

@@ -13,8 +13,8 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Starts `program`, the worker, in `ns` with words such as `files=3 sockets=2 threads=4 writes=100 reads=50`,
-    /// and waits until it has done all that.
+    /// Starts `program`, the worker, in `ns` with words such as `files=3 sockets=2 threads=4 writes=100 reads=50`
+    /// or `listens4=80` (a port, with a queue for one that nobody empties), and waits until it has done all that.
     pub fn start(program: &Path, ns: &Netns, what: &str) -> Self {
         let mut command = ns.mortal(program);
         command.args(what.split_whitespace()).stdin(Stdio::piped()).stdout(Stdio::piped());

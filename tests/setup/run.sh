@@ -100,6 +100,20 @@ kernels() {
     fi
 }
 
+# Every suite that tests/Cargo.toml declares, by name.
+suites() { sed -n 's|^path = "suites/\(.*\)\.rs"$|\1|p' tests/Cargo.toml | sed 's|/main$||'; }
+
+# Those that only the VMs run.
+only_vms=$(sed -n 's/^only_vms="\(.*\)"$/\1/p' tests/kernels/run.sh)
+
+# The lab's suites that run here and side by side: those that this script does not name and the VMs do not have alone.
+labs() {
+    local suite
+    for suite in $(suites | grep '^lab_'); do
+        grep -Eq -- "--test $suite( |\$)" "$script" || grep -qw "$suite" <<<"$only_vms" || printf -- '--test %s ' "$suite"
+    done
+}
+
 # Not `cargo fmt`: it does not see the probes, which build.rs includes.
 format() { git ls-files -z --cached --others --exclude-standard -- '*.rs' | xargs -0 rustfmt --edition 2024 --check; }
 export -f format
@@ -123,7 +137,8 @@ if want lab; then
     tests http 300 --test http
     tests "bad input" 300 --test bad_input --test reload
     tests sinks 300 --test sinks
-    tests lab 900 --test lab_traffic --test lab_ebpf --test lab_processes --test lab_events --test lab_events_tcp --test lab_agent --test lab_reading --test lab_block --test lab_virtio --test lab_flow --test lab_sockets --test lab_queues --test lab_softirq --test lab_rungs
+    # shellcheck disable=SC2046 # a list of words
+    tests lab 1200 $(labs)
     # One at a time: a flood in one would fill the ring buffers that another reads.
     tests latency 600 --test lab_latency -- --test-threads=1
     # One at a time: these count the agent's descriptors and watch how fast namespaces go.
@@ -138,10 +153,8 @@ want arm64 && check arm64 120 tests/setup/arm64.sh
 want kernels && kernels 900 lab_rungs lab_netem lab_conntrack lab_ipvs
 
 # A suite that is declared and run neither above nor in the VMs would be silent.
-in_vms=$(sed -n 's/^every+*="\(.*\)"$/\1/p' tests/kernels/run.sh)
-for suite in $(sed -n 's|^path = "suites/\(.*\)\.rs"$|\1|p' tests/Cargo.toml | sed 's|/main$||'); do
-    grep -Eq -- "--test $suite( |\$)" "$script" || grep -qw "$suite" <<<"$in_vms" ||
-        fail 1 "neither $script nor tests/kernels/run.sh runs the suite $suite"
+for suite in $(suites | grep -v '^lab_'); do
+    grep -Eq -- "--test $suite( |\$)" "$script" || fail 1 "$script does not run the suite $suite"
 done
 
 # A test that noted its skip has passed in the eyes of libtest.

@@ -1,13 +1,14 @@
-//! A process for the suites to look at: it opens files and sockets, writes and reads a known number of times, starts
+//! A process for the suites to look at: it opens files and sockets, listens, writes and reads a known number of times, starts
 //! threads, says `ready`, and waits until its standard input ends.
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::net::UdpSocket;
+use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, UdpSocket};
 
 fn main() -> std::io::Result<()> {
     let mut files = Vec::new();
     let mut sockets = Vec::new();
+    let mut listeners = Vec::new();
     let mut threads = 0;
     for word in std::env::args().skip(1) {
         let (what, count) = word.split_once('=').expect("words are like files=3");
@@ -22,6 +23,17 @@ fn main() -> std::io::Result<()> {
                 for _ in 0..count {
                     sockets.push(UdpSocket::bind("127.0.0.1:0")?);
                 }
+            }
+            "listens4" | "listens6" => {
+                let port = u16::try_from(count).expect("a port");
+                let listener = if what == "listens4" {
+                    TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))?
+                } else {
+                    TcpListener::bind((Ipv6Addr::UNSPECIFIED, port))?
+                };
+                // A queue for one; nobody accepts.
+                rustix::net::listen(&listener, 1)?;
+                listeners.push(listener);
             }
             "threads" => threads = count,
             "writes" => {

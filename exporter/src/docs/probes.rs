@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use netsonde_config::Wanted;
-use netsonde_framework::{Limits, ProbeInfo};
+use netsonde_framework::{HookState, HookStatus, Limits, ProbeInfo};
 use netsonde_probes::os::{Host, Paths};
 use serde_json::{Value, json};
 
@@ -25,28 +25,34 @@ pub fn report(output: Output) -> anyhow::Result<String> {
     let mut supervisor = Supervisor::new(catalogue, discovery, Arc::default());
     supervisor.reconcile(&all, Limits::default()).map_err(anyhow::Error::msg)?;
     let Gathered { topology, .. } = supervisor.gather(std::time::Instant::now() + WITHIN);
-    let rows: Vec<_> = supervisor.records().map(|(info, state, record, _)| (info, state, record)).collect();
+    let rows: Vec<Row<'_>> = supervisor.records().collect();
     Ok(match output {
         Output::Text => text(&rows, topology.len()),
         Output::Json => format!("{:#}\n", Value::Array(rows.iter().map(entry).collect())),
     })
 }
 
-type Row<'a> = (&'static ProbeInfo, &'a State, &'a Record);
+type Row<'a> = (&'static ProbeInfo, &'a State, &'a Record, Vec<HookStatus>);
 
 fn text(rows: &[Row<'_>], namespaces: usize) -> String {
     let width = rows.iter().map(|(info, ..)| info.name.len()).max().unwrap_or_default();
     let mut out = String::new();
-    for (info, state, record) in rows {
+    for (info, state, record, hooks) in rows {
         let why = state.reason().or(record.last_error.as_deref()).unwrap_or(info.about);
         let _ = writeln!(out, "{:width$}  {:11}  {:5} series  {why}", info.name, state.text(), record.series);
+        // What this kernel lacks is no fault; these are.
+        for hook in hooks {
+            if let HookState::Failed(why) | HookState::Silent(why) = &hook.state {
+                let _ = writeln!(out, "{:width$}  {}: {}: {why}", "", hook.name, hook.state.text());
+            }
+        }
     }
-    let running = rows.iter().filter(|(_, state, _)| **state == State::Running).count();
+    let running = rows.iter().filter(|(_, state, ..)| **state == State::Running).count();
     let _ = writeln!(out, "{running} of {} probes run here, on {namespaces} network namespaces", rows.len());
     out
 }
 
-fn entry((info, state, record): &Row<'_>) -> Value {
+fn entry((info, state, record, hooks): &Row<'_>) -> Value {
     let metrics: Vec<Value> = info
         .metrics
         .iter()
@@ -59,6 +65,10 @@ fn entry((info, state, record): &Row<'_>) -> Value {
             })
         })
         .collect();
+    let hooks: Vec<Value> = hooks
+        .iter()
+        .map(|hook| json!({ "name": hook.name, "state": hook.state.text(), "how": hook.state.how() }))
+        .collect();
     json!({
         "name": info.name,
         "aliases": info.aliases,
@@ -67,6 +77,7 @@ fn entry((info, state, record): &Row<'_>) -> Value {
         "reason": state.reason(),
         "last_error": record.last_error,
         "series": record.series,
+        "hooks": hooks,
         "default_on": info.default_on,
         "needs": info.needs,
         "metrics": metrics,

@@ -121,12 +121,13 @@ impl Desk {
     fn write(&self, event: &Event, node: &str, tally: &mut Tally) -> Record {
         let owner_of = |key| self.owners.get(&key).map(|(owner, _)| owner);
         let owner = event.netns.and_then(owner_of);
-        let peer = event.flow.as_ref().and_then(|flow| self.peers.other_end(event.netns, flow));
-        let peer = peer.and_then(owner_of);
+        let ends = event.flow.as_ref().map(|flow| self.peers.ends(event.netns, flow)).unwrap_or_default();
+        let [peer, src, dst] = [ends.peer, ends.src, ends.dst].map(|end| end.and_then(owner_of));
         *tally.told.entry(event.def.name).or_default() += 1;
         tally.unattributed += u64::from(owner.is_none());
         let id = self.bus.id();
-        let told = Told { id: &id, node, probe: self.probe, owner, peer, owner_of: &owner_of, event };
+        let told =
+            Told { id: &id, node, probe: self.probe, owner, peer, src, dst, owner_of: &owner_of, event };
         let of = |part: fn(&Owner) -> &Arc<str>| owner.map_or_else(|| Arc::from(""), |o| Arc::clone(part(o)));
         Record {
             json: told.line(),

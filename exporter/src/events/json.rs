@@ -21,6 +21,9 @@ pub struct Told<'a> {
     pub probe: &'static str,
     pub owner: Option<&'a Owner>,
     pub peer: Option<&'a Owner>,
+    /// Both ends of a packet on its way through, as far as they are known.
+    pub src: Option<&'a Owner>,
+    pub dst: Option<&'a Owner>,
     /// Whose the namespaces in its fields are.
     pub owner_of: &'a dyn Fn(NetnsKey) -> Option<&'a Owner>,
     pub event: &'a Event,
@@ -61,13 +64,17 @@ impl Serialize for Told<'_> {
         map.serialize_entry("probe", self.probe)?;
         map.serialize_entry("type", event.def.name)?;
         map.serialize_entry("severity", event.def.severity.text())?;
-        if let Some(owner) = self.owner {
-            map.serialize_entry("namespace", &*owner.namespace)?;
-            map.serialize_entry("pod", &*owner.pod)?;
-        }
-        if let Some(peer) = self.peer {
-            map.serialize_entry("peer_namespace", &*peer.namespace)?;
-            map.serialize_entry("peer_pod", &*peer.pod)?;
+        let owners = [
+            (self.owner, "namespace", "pod"),
+            (self.peer, "peer_namespace", "peer_pod"),
+            (self.src, "src_namespace", "src_pod"),
+            (self.dst, "dst_namespace", "dst_pod"),
+        ];
+        for (owner, namespace, pod) in owners {
+            if let Some(owner) = owner {
+                map.serialize_entry(namespace, &*owner.namespace)?;
+                map.serialize_entry(pod, &*owner.pod)?;
+            }
         }
         if let Some(Flow { protocol, src, dst, ports }) = &event.flow {
             map.serialize_entry("protocol", protocol)?;
@@ -147,6 +154,8 @@ mod tests {
             probe: "packetloss",
             owner: Some(&owner),
             peer: None,
+            src: None,
+            dst: None,
             owner_of: &|_| None,
             event: &event,
         };
@@ -169,6 +178,8 @@ mod tests {
             probe: "packetloss",
             owner: None,
             peer: None,
+            src: None,
+            dst: None,
             owner_of: &owner_of,
             event: &event,
         };

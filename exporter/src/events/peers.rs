@@ -15,6 +15,17 @@ const FRESH: Duration = Duration::from_secs(5);
 /// An address that is not in the table may be new, so the table is then read again earlier.
 const MISSED: Duration = Duration::from_secs(1);
 
+/// The namespaces at the ends of a flow that are not the event's own.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Ends {
+    /// The other end; of a packet on its way through, who sent it, else who was to get it.
+    pub peer: Option<NetnsKey>,
+    /// Who sent it, of a packet on its way through.
+    pub src: Option<NetnsKey>,
+    /// Who was to get it, of a packet on its way through.
+    pub dst: Option<NetnsKey>,
+}
+
 #[derive(Debug, Default)]
 struct Table {
     topology: Arc<Topology>,
@@ -58,25 +69,41 @@ impl Peers {
         }
     }
 
-    /// The namespace of the end that is not in `own`.
-    pub fn other_end(&self, own: Option<NetnsKey>, flow: &Flow) -> Option<NetnsKey> {
+    /// Whose the ends of a flow are that are not in `own`.
+    pub fn ends(&self, own: Option<NetnsKey>, flow: &Flow) -> Ends {
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         let of = |address| table.owners.get(address).map(Vec::as_slice).unwrap_or_default();
         let (src, dst) = (of(&flow.src), of(&flow.dst));
         let missed = src.is_empty() || dst.is_empty();
-        let other = other_end(own, src, dst);
+        let (passing_src, passing_dst) = passing(own, src, dst);
+        let ends = Ends { peer: other_end(own, src, dst), src: passing_src, dst: passing_dst };
         table.missed |= missed;
-        other
+        ends
+    }
+}
+
+/// Both ends of a packet on its way through a namespace, as far as they are known; none where one of them is there.
+fn passing(
+    own: Option<NetnsKey>,
+    src: &[NetnsKey],
+    dst: &[NetnsKey],
+) -> (Option<NetnsKey>, Option<NetnsKey>) {
+    match own {
+        Some(own) if !src.contains(&own) && !dst.contains(&own) => (only(src), only(dst)),
+        _ => (None, None),
+    }
+}
+
+fn only(of: &[NetnsKey]) -> Option<NetnsKey> {
+    match of {
+        [one] => Some(*one),
+        _ => None,
     }
 }
 
 /// From the namespaces that have the source address and those that have the destination address.
 fn other_end(own: Option<NetnsKey>, src: &[NetnsKey], dst: &[NetnsKey]) -> Option<NetnsKey> {
     let is_own = |of: &[NetnsKey]| own.is_some_and(|own| of.contains(&own));
-    let only = |of: &[NetnsKey]| match of {
-        [one] => Some(*one),
-        _ => None,
-    };
     match (is_own(src), is_own(dst)) {
         // Both ends in one namespace: there is no other.
         (true, true) => None,
@@ -100,6 +127,17 @@ mod tests {
         assert_eq!(other_end(Some(a), &[a], &[]), None, "an address outside");
         assert_eq!(other_end(Some(c), &[a], &[b]), Some(a), "on its way through");
         assert_eq!(other_end(None, &[], &[b]), Some(b));
+    }
+
+    #[test]
+    fn both_ends_are_told_of_what_is_on_its_way_through_and_of_nothing_else() {
+        let (a, b, c) = (NetnsKey(1), NetnsKey(2), NetnsKey(3));
+        assert_eq!(passing(Some(c), &[a], &[b]), (Some(a), Some(b)));
+        assert_eq!(passing(Some(c), &[a], &[]), (Some(a), None), "to an address outside");
+        assert_eq!(passing(Some(c), &[a, b], &[b]), (None, Some(b)), "an address of two");
+        assert_eq!(passing(Some(a), &[a], &[b]), (None, None));
+        assert_eq!(passing(Some(b), &[a], &[b]), (None, None));
+        assert_eq!(passing(None, &[a], &[b]), (None, None), "nobody knows where it was");
     }
 
     #[test]

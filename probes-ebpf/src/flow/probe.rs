@@ -112,28 +112,17 @@ fn start(args: &serde_json::Value, kernel: &Kernel) -> Started {
     let fentry = HookState::Attached("fentry");
     let by_function = object.hooks().iter().any(|hook| hook.name == SENT && hook.state == fentry);
     object.fill("SENT_BY_FUNCTION", &[by_function.into()])?;
-    if let Some(find) = walk(&mut object, FIND, "flow_find", None)
+    if let Some(find) = object.iterator(FIND, "flow_find", None)
         && let Err(error) = find.run()
     {
         let why = format!("connections from before are not counted: {error}");
         object.note(HookStatus::new(FIND, HookState::Failed(why)));
     }
-    let settle = walk(&mut object, SETTLE, "flow_settle", Some("ACCOUNTS"));
+    let settle = object.iterator(SETTLE, "flow_settle", Some("ACCOUNTS"));
     let flows = object.counters("FLOWS")?;
     let overflow = object.counters("OVERFLOW")?;
     let limit = usize::try_from(settings.max_flows_per_pod).unwrap_or(usize::MAX);
     Ok(Box::new(Flow { object, flows, overflow, settle, book: Book::new(limit), tuples: limit > 0 }))
-}
-
-/// Attaches an iterator, without which there is less but not nothing.
-fn walk(object: &mut Object, hook: &'static str, program: &str, map: Option<&str>) -> Option<Walk> {
-    if !object.has(hook) {
-        return None;
-    }
-    object
-        .iterator(program, map)
-        .map_err(|error| object.note(HookStatus::new(hook, HookState::Failed(error.to_string()))))
-        .ok()
 }
 
 impl Flow {

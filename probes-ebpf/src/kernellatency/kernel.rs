@@ -2,7 +2,7 @@
 
 use netsonde_framework::{Exp2, Flow};
 
-use super::metrics::{Protocol, Reason};
+use super::metrics::{Place, Protocol, Reason};
 use crate::runtime::{Record, TALLY, flow};
 
 /// The size of the key.
@@ -27,6 +27,8 @@ pub enum Stage {
     Transmit,
     /// The same at a device of another namespace than the socket's.
     Forward,
+    /// Until it came to a place in between.
+    Place(Place),
 }
 
 impl Stage {
@@ -39,6 +41,7 @@ impl Stage {
             (2, _) => Self::Stack,
             (3, _) => Self::Transmit,
             (FORWARD, _) => Self::Forward,
+            (5, place) => Self::Place(*Place::ALL.get(usize::from(place))?),
             _ => return None,
         })
     }
@@ -156,7 +159,8 @@ mod tests {
         assert_eq!(read(1, 17), Some(Stage::Receive(Protocol::Udp)));
         assert_eq!(read(1, 6), Some(Stage::Receive(Protocol::Tcp)));
         assert_eq!(read(4, 0), Some(Stage::Forward));
-        assert_eq!((read(1, 1), read(5, 0)), (None, None));
+        assert_eq!(read(5, 2), Some(Stage::Place(Place::Transport)));
+        assert_eq!((read(1, 1), read(5, 5)), (None, None));
     }
 
     #[test]

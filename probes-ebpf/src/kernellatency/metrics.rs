@@ -12,6 +12,17 @@ closed_label! {
     pub enum Reason = "reason" { NoStamp = "no_stamp", Clock = "clock", Taken = "taken" }
 }
 
+closed_label! {
+    /// A function of the kernel that packets come by: `ip_rcv` (ip_rcv_core, ipv6_rcv), `ip_local_deliver` (ip_local_deliver, ip6_input), `transport_rcv` (tcp_v4_rcv, tcp_v6_rcv, udp_rcv, udpv6_rcv); on the way out `ip_output` (ip_output, ip6_output), `ip_finish_output` (ip_finish_output2, ip6_finish_output2).
+    pub enum Place = "place" {
+        IpReceive = "ip_rcv",
+        IpDeliver = "ip_local_deliver",
+        Transport = "transport_rcv",
+        IpOutput = "ip_output",
+        IpFinish = "ip_finish_output",
+    }
+}
+
 netsonde_framework::metrics! {
     /// Time from a packet's arrival until a CPU takes it up: the wait in the backlog. Not TCP from the same machine.
     RECEIVE_BACKLOG: Histogram<()> = "kernellatency_receive_backlog_seconds".source("tracepoint net:netif_receive_skb, skb->tstamp");
@@ -23,6 +34,8 @@ netsonde_framework::metrics! {
     TRANSMIT: Histogram<()> = "kernellatency_transmit_seconds".source("tracepoint net:net_dev_start_xmit, skb->tstamp");
     /// Time from TCP's sending a packet, in another namespace of this machine, until it is handed to the driver of a device of this one.
     FORWARD: Histogram<()> = "kernellatency_forward_seconds".source("tracepoint net:net_dev_start_xmit, skb->tstamp");
+    /// Time of packets at places in between, with the setting `places`: since their arrival on the way in, since TCP sent them on the way out.
+    PLACE: Histogram<(Place,)> = "kernellatency_place_seconds".source("entry of the function, skb->tstamp");
     /// Packets that took longer than the setting `slow` from their arrival to their socket.
     RECEIVE_SLOW: Counter<()> = "kernellatency_receive_slow_packets".reference("kubeskoop_kernellatency_rxslow").source("as kernellatency_receive_seconds");
     /// Packets that took longer than 100 ms from their arrival to their socket.

@@ -18,10 +18,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::object;
 use crate::runtime::{
-    Clock, EventLimit, Hook, Kernel, Ledger, Ring, Role, Rung, Setting, Stamping, tai_ahead_seconds,
+    Clock, EventLimit, Hook, Kernel, Ledger, Ring, Role, Rung, Setting, Sibling, Stamping, tai_ahead_seconds,
 };
 use kernel::{Measured, NUMBERS, SIZE, Slow, Stage, UNMEASURED};
-use metrics::Protocol;
+use metrics::{Place, Protocol};
 
 /// The description of this probe.
 pub static SPEC: ProbeSpec<Kernel> = ProbeSpec {
@@ -51,6 +51,10 @@ struct Settings {
     /// Whether the first place of each way (the backlog, TCP to the device's queue) has a histogram of its own beside
     /// that of the whole way. Events tell of it either way. Default true.
     stages: bool,
+    /// Whether the times at places in between are measured, where the kernel's functions can be hooked (fentry): when IP
+    /// has the packet, when TCP or UDP has it, when IP sends it. Each place costs about as much as one of the others.
+    /// Default false.
+    places: bool,
     /// How many events are told of slow packets of one kind: the same namespace and direction, and on the way in the
     /// same protocol. Default 1 a second, 10 at once.
     events: EventLimit,
@@ -61,6 +65,7 @@ impl Default for Settings {
         Self {
             slow: Interval(Duration::from_millis(100)),
             stages: true,
+            places: false,
             events: EventLimit { per_second: 1, burst: 10 },
         }
     }
@@ -84,6 +89,40 @@ const HOOKS: &[Hook] = &[
     hook("net:net_dev_start_xmit", &[Rung::TpBtf("net_dev_start_xmit", "kernellatency_transmit")]),
 ];
 
+const fn place(name: &'static str, rungs: &'static [Rung]) -> Hook {
+    Hook { name, role: Role::Detail, rungs }
+}
+
+/// With the setting `places`.
+const PLACES: &[Hook] = &[
+    place("ip_rcv_core", &[Rung::Fentry("ip_rcv_core", "kernellatency_ip_rcv_core")]),
+    place("ipv6_rcv", &[Rung::Fentry("ipv6_rcv", "kernellatency_ipv6_rcv")]),
+    place("ip_local_deliver", &[Rung::Fentry("ip_local_deliver", "kernellatency_ip_local_deliver")]),
+    place("ip6_input", &[Rung::Fentry("ip6_input", "kernellatency_ip6_input")]),
+    place("tcp_v4_rcv", &[Rung::Fentry("tcp_v4_rcv", "kernellatency_tcp_v4_rcv")]),
+    place("tcp_v6_rcv", &[Rung::Fentry("tcp_v6_rcv", "kernellatency_tcp_v6_rcv")]),
+    place("udp_rcv", &[Rung::Fentry("udp_rcv", "kernellatency_udp_rcv")]),
+    place("udpv6_rcv", &[Rung::Fentry("udpv6_rcv", "kernellatency_udpv6_rcv")]),
+    place("ip_output", &[Rung::Fentry("ip_output", "kernellatency_ip_output")]),
+    place("ip6_output", &[Rung::Fentry("ip6_output", "kernellatency_ip6_output")]),
+    place("ip_finish_output2", &[Rung::Fentry("ip_finish_output2", "kernellatency_ip_finish_output2")]),
+    place("ip6_finish_output2", &[Rung::Fentry("ip6_finish_output2", "kernellatency_ip6_finish_output2")]),
+];
+
+const fn before(hook: &'static str, at: u32, other: &'static str, other_at: u32) -> Sibling {
+    Sibling { hook, at, other, other_at, after: 1000 }
+}
+
+/// What comes to TCP or is sent has come by IP. The places are those of the kernel side, from 8 on for IPv6.
+const SIBLINGS: &[Sibling] = &[
+    before("ip_rcv_core", 0, "ip_local_deliver", 1),
+    before("ip_local_deliver", 1, "tcp_v4_rcv", 2),
+    before("ipv6_rcv", 8, "ip6_input", 9),
+    before("ip6_input", 9, "tcp_v6_rcv", 10),
+    before("ip_finish_output2", 4, "ip_output", 3),
+    before("ip6_finish_output2", 12, "ip6_output", 11),
+];
+
 /// How often the kernel's distance between TAI and the time of day is looked at. It changes about once in the life of a
 /// machine, but until it is seen every arrival seems to be seconds ago.
 const CLOCK_EVERY: Duration = Duration::from_secs(1);
@@ -105,7 +144,9 @@ fn start(args: &serde_json::Value, kernel: &Kernel) -> Started {
         [Setting::u64("SLOW_NS", slow), Setting::u32("STAGES", settings.stages.into()), interval, burst];
     // First, so that few packets come to the programs without a stamp.
     let stamping = Stamping::start()?;
-    let mut ledger = Ledger::open(kernel, object!("kernellatency"), &constants, HOOKS, "LATENCIES")?;
+    let hooks = if settings.places { [HOOKS, PLACES].concat() } else { HOOKS.to_vec() };
+    let mut ledger = Ledger::open(kernel, object!("kernellatency"), &constants, &hooks, "LATENCIES")?;
+    ledger.object().watch(SIBLINGS);
     let ring = ledger.ring()?;
     let tai_ahead = tai_ahead_seconds();
     ledger.object().fill("TAI_AHEAD_SECONDS", &[tai_ahead])?;
@@ -120,6 +161,7 @@ struct Latencies {
     stack: Option<Exp2>,
     transmit: Option<Exp2>,
     forward: Option<Exp2>,
+    places: Vec<(Place, Exp2)>,
     receive_slow: u64,
     receive_over_100ms: u64,
     transmit_slow: u64,
@@ -147,6 +189,7 @@ impl Latencies {
                 self.forward_slow = slow;
                 self.forward = Some(times);
             }
+            Stage::Place(place) => self.places.push((place, times)),
         }
     }
 
@@ -166,6 +209,9 @@ impl Latencies {
         if let Some(times) = &self.forward {
             out.push_histogram(&metrics::FORWARD, id, (), times);
             out.push(&metrics::FORWARD_SLOW, id, (), self.forward_slow);
+        }
+        for (place, times) in &self.places {
+            out.push_histogram(&metrics::PLACE, id, *place, times);
         }
         // A namespace without a slow packet says so: a rate over a series that only begins with one would miss it.
         out.push(&metrics::RECEIVE_SLOW, id, (), self.receive_slow);

@@ -14,7 +14,12 @@ pub static PACKET_LOSS: EventDef = EventDef {
     help: "The kernel dropped a packet.",
     severity: Severity::Warning,
     fields: &[
-        FieldDef::new("reason", Form::Text, "The kernel's reason (enum skb_drop_reason)."),
+        FieldDef::new(
+            "reason",
+            Form::Text,
+            "The kernel's reason (enum skb_drop_reason); of what a listening socket refused, TCP_LISTEN_OVERFLOW (its \
+             accept queue is full), TCP_REQUEST_QUEUE_FULL, or TCP_LISTEN_DROP where neither is full any more.",
+        ),
         FieldDef::new("place", Form::Text, "The kernel function that dropped it."),
         FieldDef::new(
             "direction",
@@ -37,13 +42,39 @@ pub static PACKET_LOSS: EventDef = EventDef {
             "The netfilter hook, for NETFILTER_DROP: prerouting, input, forward, output or postrouting.",
         ),
         FieldDef::new("filter", Form::Text, "Whose rule it was, for NETFILTER_DROP: nf_tables or x_tables."),
+        FieldDef::new("table", Form::Text, "The table of nf_tables, with the setting chains."),
+        FieldDef::new(
+            "chain",
+            Form::Text,
+            "Its base chain, at the hook; a chain that this one jumps to is not told.",
+        ),
+        FieldDef::new(
+            "nat_src",
+            Form::Text,
+            "The source address that the packet has from address translation; src is the sender's own.",
+        ),
+        FieldDef::new("nat_sport", Form::Number, "The source port that the packet has from it."),
+        FieldDef::new(
+            "listener",
+            Form::Text,
+            "The listening socket that refused it, by its address and port.",
+        ),
+        FieldDef::new(
+            "listener_pid",
+            Form::Number,
+            "The process that made it listen, or the first that had it open when the agent started.",
+        ),
+        FieldDef::new("listener_comm", Form::Text, "The name of that process then."),
+        FieldDef::new("accept_queue", Form::Number, "Its connections that wait for accept()."),
+        FieldDef::new("accept_queue_limit", Form::Number, "The number above which it takes no more of them."),
+        FieldDef::new("request_queue", Form::Number, "Its connections whose handshake is not over."),
         FieldDef::new("stack", Form::Texts, "The kernel's stack at that place, innermost first."),
     ],
 };
 
 /// One event of it.
 pub fn event(loss: Loss, reason: Arc<str>, symbols: &Symbols, clock: Clock) -> Event {
-    let mut fields = Vec::with_capacity(8);
+    let mut fields = Vec::with_capacity(10);
     let netfilter = reason.as_ref() == "NETFILTER_DROP";
     fields.push(("reason", reason.into()));
     if let Some(place) = symbols.place(loss.place) {
@@ -56,12 +87,29 @@ pub fn event(loss: Loss, reason: Arc<str>, symbols: &Symbols, clock: Clock) -> E
     if !loss.device.is_empty() {
         fields.push(("device", loss.device.into()));
     }
-    fields.push(("length", loss.length.into()));
+    if loss.length != 0 {
+        fields.push(("length", loss.length.into()));
+    }
     if netfilter {
         let functions = stack.iter().filter_map(|a| symbols.place(*a)).map(|p| p.function.as_ref());
         let (hook, filter) = netfilter_of(functions);
         fields.extend(hook.map(|hook| ("hook", hook.into())));
         fields.extend(filter.map(|filter| ("filter", filter.into())));
+        // The chain that looked at it last is the one that dropped it only if the drop is within nf_tables.
+        if filter == Some("nf_tables") && !loss.chain.is_empty() {
+            fields.push(("table", loss.table.into()));
+            fields.push(("chain", loss.chain.into()));
+        }
+    }
+    let mut flow = loss.flow;
+    if let (Some(flow), Some((address, port))) = (&mut flow, loss.sender) {
+        fields.push(("nat_src", std::mem::replace(&mut flow.src, address).to_string().into()));
+        if let Some((source, _)) = &mut flow.ports {
+            fields.push(("nat_sport", u32::from(std::mem::replace(source, port)).into()));
+        }
+    }
+    if let Some(refusal) = loss.refusal {
+        fields.extend(refusal.fields());
     }
     if !stack.is_empty() {
         fields.push(("stack", symbols.stack(stack.into_iter()).into()));
@@ -70,7 +118,7 @@ pub fn event(loss: Loss, reason: Arc<str>, symbols: &Symbols, clock: Clock) -> E
         def: &PACKET_LOSS,
         time_ns: clock.time_of_day(loss.time),
         netns: (loss.netns != 0).then_some(NetnsKey(loss.netns)),
-        flow: loss.flow,
+        flow,
         fields,
         suppressed: loss.suppressed,
     }

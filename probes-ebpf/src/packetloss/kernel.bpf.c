@@ -1,37 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* packetloss: every packet that the kernel frees as dropped, counted by namespace, reason, protocol, direction and
  * circumstance; and a sample of them with both ends and the place. */
-#include "event.h"
-#include "netns.h"
-#include "tuple.h"
+#include <linux/ptrace.h>
+
+#include "chain.h"
+#include "listen.h"
+#include "loss.h"
+#include "sender.h"
 
 /* How many arguments skb:kfree_skb has: 3 since Linux 5.17 (reason), 4 since 6.11 (the receiving socket). */
 const volatile __u32 KFREE_SKB_ARGUMENTS = 3;
 /* Whether events have the stack of the place. */
 const volatile __u32 STACKS = 0;
-
-#define NOT_IP 1
-#define MULTICAST 2
-#define TCP_RESET 4
-/* The circumstances above, and ICMPv6: what decides whether a reason is housekeeping. */
-#define ICMPV6 8
-#define CIRCUMSTANCES 16
-
-#define UNKNOWN 0
-#define RECEIVE 1
-#define TRANSMIT 2
-#define FORWARD 3
-
-struct drop {
-	__u64 netns;
-	__u32 reason;
-	__u8 protocol;
-	__u8 flags;
-	__u8 family;
-	__u8 direction;
-};
-
-COUNTERS(DROPS, struct drop, 8192);
 
 /* Which reasons are housekeeping: a bit for each combination of circumstances. User space fills it, from the names of
  * the running kernel. Reasons beyond it are those of subsystems, and none of them is. */
@@ -42,27 +22,6 @@ struct {
 	__type(key, __u32);
 	__type(value, __u32);
 } HOUSEKEEPING SEC(".maps");
-
-/* Two or three of them are those of this program. */
-#define FRAMES 20
-
-struct loss {
-	__u64 netns;
-	__u64 time;
-	__u64 suppressed;
-	__u64 place;
-	struct tuple tuple;
-	__u32 reason;
-	__u32 length;
-	char device[16];
-	__u8 direction;
-	__u8 frames;
-	__u8 unused[6];
-	__u64 stack[FRAMES];
-};
-
-EVENT_TYPE(struct loss);
-EVENT_RING(1 << 19);
 
 /* Multicast, and for IPv4 broadcast: 224.0.0.0/4 and 255.255.255.255. */
 static __always_inline int is_multicast(const struct network *network)
@@ -177,7 +136,10 @@ int packetloss_kfree_skb(__u64 *ctx)
 	loss->length = skb->len;
 	loss->direction = drop.direction;
 	loss->frames = 0;
+	loss->sender_family = 0;
 	__builtin_memset(loss->unused, 0, sizeof(loss->unused));
+	loss->sender_port = 0;
+	__builtin_memset(loss->sender, 0, sizeof(loss->sender));
 	__builtin_memset(loss->device, 0, sizeof(loss->device));
 	if (dev)
 		bpf_probe_read_kernel(loss->device, sizeof(loss->device), dev->name);
@@ -185,7 +147,9 @@ int packetloss_kfree_skb(__u64 *ctx)
 		read_transport(skb, &network, &transport);
 	__builtin_memset(&loss->tuple, 0, sizeof(loss->tuple));
 	tuple_of_packet(&network, &transport, &loss->tuple);
+	sender_before_translation(skb, loss);
 	if (STACKS) {
+		chain_of(skb, loss);
 		long bytes = bpf_get_stack(ctx, loss->stack, sizeof(loss->stack), 0);
 		if (bytes > 0)
 			loss->frames = bytes / sizeof(loss->stack[0]);

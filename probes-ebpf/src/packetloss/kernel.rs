@@ -1,8 +1,11 @@
 //! What the kernel side writes: `struct drop`, the key of its counters, and `struct loss`, its event, field by field.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
 use netsonde_framework::Flow;
 
 use super::metrics::{Direction, Protocol};
+use super::refusal::Refusal;
 use crate::runtime::{Record, flow};
 
 /// The size of the key.
@@ -25,6 +28,12 @@ const MULTICAST: u8 = 2;
 const TCP_RESET: u8 = 4;
 const CIRCUMSTANCES: u8 = 16;
 const ICMPV6: u8 = 58;
+/// The high half of a reason that is none of the kernel's: what a listening socket refused, with its port in the low half.
+const LISTENER: u32 = 0xfff0;
+
+fn is_refusal(reason: u32) -> bool {
+    reason >> 16 == LISTENER
+}
 
 impl Drop {
     /// Reads a key. The namespace is its first eight bytes.
@@ -32,6 +41,11 @@ impl Drop {
         let reason = u32::from_ne_bytes([key[8], key[9], key[10], key[11]]);
         let direction = direction(key[15]);
         Self { reason, protocol: key[12], flags: key[13], family: key[14], direction }
+    }
+
+    /// Whether a listening socket refused it, which the kernel does not take for a drop.
+    pub fn is_refusal(self) -> bool {
+        is_refusal(self.reason)
     }
 
     pub fn protocol(self) -> Protocol {
@@ -102,6 +116,8 @@ pub fn hook_of_caller(function: &str) -> Option<&'static str> {
 
 /// The most frames of a stack.
 const FRAMES: usize = 20;
+/// Where the stack begins.
+const STACK: usize = 120;
 
 /// One dropped packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,8 +133,15 @@ pub struct Loss {
     pub length: u32,
     pub device: String,
     pub direction: Direction,
+    /// Where address translation changed the source: what it was, and the port.
+    pub sender: Option<(IpAddr, u16)>,
+    /// What listening socket refused it. It has no place, no device and no stack then.
+    pub refusal: Option<Refusal>,
+    /// The base chain of nf_tables that looked at it last and its table, where they were noted; else empty.
+    pub table: String,
+    pub chain: String,
     /// How many frames the stack has.
-    pub frames: usize,
+    frames: usize,
     stack: [u64; FRAMES],
 }
 
@@ -127,18 +150,28 @@ impl Loss {
     pub fn read(record: Record<'_>) -> Self {
         let mut stack = [0; FRAMES];
         for (i, frame) in stack.iter_mut().enumerate() {
-            *frame = record.u64(104 + 8 * i);
+            *frame = record.u64(STACK + 8 * i);
         }
+        let reason = record.u32(72);
+        let sender = match record.u8(98) {
+            4 => Some(IpAddr::V4(Ipv4Addr::from(record.bytes::<4>(104)))),
+            6 => Some(IpAddr::V6(Ipv6Addr::from(record.bytes::<16>(104)))),
+            _ => None,
+        };
         Self {
             netns: record.u64(0),
             time: record.u64(8),
             suppressed: record.u64(16),
             place: record.u64(24),
             flow: flow(record.part(32)),
-            reason: record.u32(72),
+            reason,
             length: record.u32(76),
             device: record.text::<16>(80),
             direction: direction(record.u8(96)),
+            sender: sender.map(|address| (address, record.u16(102))),
+            refusal: is_refusal(reason).then(|| Refusal::read(record.part(STACK))),
+            table: record.text::<32>(STACK + 8 * FRAMES),
+            chain: record.text::<32>(STACK + 8 * FRAMES + 32),
             frames: usize::from(record.u8(97)).min(FRAMES),
             stack,
         }
@@ -168,10 +201,15 @@ mod tests {
             ("device", 80),
             ("direction", 96),
             ("frames", 97),
-            ("unused", 98),
-            ("stack", 104),
+            ("sender_family", 98),
+            ("unused", 99),
+            ("sender_port", 102),
+            ("sender", 104),
+            ("stack", STACK),
+            ("table", STACK + 8 * FRAMES),
+            ("chain", STACK + 8 * FRAMES + 32),
         ];
-        assert_layout(types!("packetloss"), "loss", members, 264);
+        assert_layout(types!("packetloss"), "loss", members, STACK + 8 * FRAMES + 64);
     }
 
     #[test]

@@ -28,6 +28,8 @@ netsonde_framework::metrics! {
     NETFILTER: Counter<()> = "packetloss_netfilter_packets".reference("kubeskoop_packetloss_netfilter").source("tracepoint skb:kfree_skb, reason NETFILTER_DROP");
     /// Packets that the kernel dropped, by its reason, the packet's protocol and its direction, without its own housekeeping.
     DROPS: Counter<(Reason, Protocol, Direction)> = "packetloss_drops".source("tracepoint skb:kfree_skb");
+    /// Connection requests, and last packets of handshakes, that listening sockets refused, mostly because a queue was full.
+    REFUSED: Counter<()> = "packetloss_listener_refusals".source("sk_drops of listening sockets, eBPF map DROPS");
     /// Packets that the kernel freed as dropped although nothing was lost: purged queues, multicast that nobody wanted, answers to a reset.
     HOUSEKEEPING: Counter<(Reason,)> = "packetloss_housekeeping".source("tracepoint skb:kfree_skb");
     /// Dropped packets whose network namespace is unknown or gone, on the host's row.

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 const MAGIC: u16 = 0xeb9f;
 const PTR: u32 = 2;
+const STRUCT: u32 = 4;
 const ENUM: u32 = 6;
 const TYPEDEF: u32 = 8;
 const FUNC_PROTO: u32 = 13;
@@ -18,6 +19,10 @@ pub struct Btf {
     /// Where each type begins; type 0 is void.
     types: Vec<usize>,
     strings: usize,
+    /// How many bytes of strings, its own and those of its base.
+    strings_end: usize,
+    /// What a module's types build on: the kernel's.
+    base: Option<Box<Btf>>,
 }
 
 struct Type {
@@ -33,6 +38,15 @@ struct Type {
 impl Btf {
     /// Parses what /sys/kernel/btf/vmlinux holds; `None` where it is not BTF of this byte order.
     pub fn parse(data: Vec<u8>) -> Option<Self> {
+        Self::parse_on(data, None)
+    }
+
+    /// Parses what /sys/kernel/btf holds for a module. Its strings go on where those of the kernel end.
+    pub fn parse_module(data: Vec<u8>, kernel: Self) -> Option<Self> {
+        Self::parse_on(data, Some(Box::new(kernel)))
+    }
+
+    fn parse_on(data: Vec<u8>, base: Option<Box<Self>>) -> Option<Self> {
         let word = |at: usize| word(&data, at);
         if u16::from_ne_bytes(*data.first_chunk()?) != MAGIC {
             return None;
@@ -40,7 +54,8 @@ impl Btf {
         let header = word(4)?;
         let (start, end) = (header + word(8)?, header + word(8)? + word(12)?);
         let strings = header + word(16)?;
-        let mut btf = Self { data, types: vec![0], strings };
+        let strings_end = word(20)? + base.as_ref().map_or(0, |base| base.strings_end);
+        let mut btf = Self { data, types: vec![0], strings, strings_end, base };
         let mut at = start;
         while at < end {
             btf.types.push(at);
@@ -79,7 +94,12 @@ impl Btf {
     }
 
     fn name(&self, offset: usize) -> Option<&str> {
-        let text = self.data.get(self.strings + offset..)?;
+        let own = match &self.base {
+            Some(base) if offset < base.strings_end => return base.name(offset),
+            Some(base) => offset - base.strings_end,
+            None => offset,
+        };
+        let text = self.data.get(self.strings.checked_add(own)?..)?;
         let end = text.iter().position(|b| *b == 0)?;
         std::str::from_utf8(&text[..end]).ok()
     }
@@ -108,10 +128,21 @@ impl Btf {
         tracepoints.collect()
     }
 
+    /// Where a member of a struct begins, in bytes. Not those of a struct without a name in it.
+    pub fn offset_of(&self, name: &str, member: &str) -> Option<u32> {
+        let found = self.find(STRUCT, name)?;
+        (0..found.members).find_map(|i| {
+            let at = found.rest + i * 12;
+            let is_it = self.name(word(&self.data, at)?)? == member;
+            // Above them is the width of a bit field.
+            let bits = u32::try_from(word(&self.data, at + 8)? & 0x00ff_ffff).ok()?;
+            is_it.then_some(bits / 8)
+        })
+    }
+
     /// The members of a struct in order: name and offset in bytes; and its size. For the tests that compare layouts.
     #[cfg(test)]
     pub fn layout(&self, name: &str) -> Option<(Vec<(String, usize)>, usize)> {
-        const STRUCT: u32 = 4;
         let found = self.find(STRUCT, name)?;
         let members = (0..found.members).map(|i| {
             let at = found.rest + i * 12;
@@ -152,6 +183,41 @@ mod tests {
         let reasons = btf.enumeration("skb_drop_reason");
         assert!(reasons.values().any(|name| name == "SKB_DROP_REASON_NO_SOCKET"), "{reasons:?}");
         assert!(btf.enumeration("no_such_enumeration").is_empty());
+    }
+
+    #[test]
+    fn a_member_is_found_by_name() {
+        let btf = Btf::parse(types!("packetloss").to_vec()).expect("the object's own types");
+        assert_eq!(btf.offset_of("drop", "reason"), Some(8));
+        assert_eq!(btf.offset_of("drop", "no_such_member"), None);
+        assert_eq!(btf.offset_of("no_such_struct", "reason"), None);
+    }
+
+    #[test]
+    fn a_modules_names_go_on_where_the_kernels_end() {
+        /// A struct with one member, 4 bytes in; the strings begin where `base` ends.
+        fn module(base: u32, member: u32) -> Vec<u8> {
+            let strings = b"\0own_struct\0own_member\0";
+            let own = base + 1;
+            let types: [u32; 6] = [own, 4 << 24 | 1, 8, member, 1, 32];
+            let length = u32::try_from(strings.len()).expect("short");
+            let head: [u32; 5] = [24, 0, 24, 24, length];
+            let mut data = vec![0x9f, 0xeb, 1, 0];
+            data.extend(head.iter().chain(&types).flat_map(|word| word.to_ne_bytes()));
+            data.extend(strings);
+            data
+        }
+        let kernel = || Btf::parse(types!("packetloss").to_vec()).expect("the object's own types");
+        let end = u32::try_from(kernel().strings_end).expect("not that long");
+        let own = Btf::parse_module(module(end, end + 12), kernel()).expect("well formed");
+        assert_eq!(own.offset_of("own_struct", "own_member"), Some(4));
+        let name = kernel().types.iter().skip(1).find_map(|at| {
+            let found = kernel().type_at(*at)?;
+            (kernel().name(found.name)? == "drop").then_some(found.name)
+        });
+        let name = u32::try_from(name.expect("it has the struct")).expect("not that long");
+        let shared = Btf::parse_module(module(end, name), kernel()).expect("well formed");
+        assert_eq!(shared.offset_of("own_struct", "drop"), Some(4), "a name that the kernel has, too");
     }
 
     #[test]

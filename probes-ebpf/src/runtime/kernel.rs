@@ -70,6 +70,22 @@ impl Kernel {
     }
 }
 
+/// Where members of structs of a module begin, in bytes and in the order asked: `("nft_chain", "table")`. `None` where the
+/// module is neither loaded nor built in, or has no such member. It reads the kernel's types anew, which takes tens of
+/// milliseconds and megabytes for that long.
+pub fn offsets<const N: usize>(module: &str, members: [(&str, &str); N]) -> Option<[u32; N]> {
+    let kernel = Btf::parse(fs::read(VMLINUX).ok()?)?;
+    let types = match fs::read(format!("/sys/kernel/btf/{module}")) {
+        Ok(data) => Btf::parse_module(data, kernel)?,
+        Err(_) => kernel,
+    };
+    let mut offsets = [0; N];
+    for (offset, (name, member)) in offsets.iter_mut().zip(members) {
+        *offset = types.offset_of(name, member)?;
+    }
+    Some(offsets)
+}
+
 fn read() -> Result<Facts, String> {
     let data = fs::read(VMLINUX).map_err(|error| {
         format!("this kernel does not tell its types (no {VMLINUX}, CONFIG_DEBUG_INFO_BTF): {error}")

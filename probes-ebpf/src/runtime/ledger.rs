@@ -99,6 +99,7 @@ impl<const K: usize, const V: usize> Ledger<K, V> {
     ) -> Result<Rest, CollectError> {
         let known: HashMap<u64, NsId> = view.topology.iter().map(|(id, ns)| (ns.key.0, id)).collect();
         let now = Instant::now();
+        self.object.check()?;
         let mut rest = Rest::default();
         let mut close = Vec::new();
         let mut seen = HashSet::new();

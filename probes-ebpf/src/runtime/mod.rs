@@ -2,6 +2,7 @@
 
 pub mod btf;
 mod clock;
+mod health;
 mod iterator;
 mod kernel;
 mod ledger;
@@ -15,8 +16,9 @@ mod tcp;
 mod tuple;
 
 pub use clock::Clock;
+pub use health::Sibling;
 pub use iterator::Walk;
-pub use kernel::Kernel;
+pub use kernel::{Kernel, offsets};
 pub use ledger::{Held, Ledger, Rest, TALLY};
 pub use limit::EventLimit;
 pub use maps::Counters;

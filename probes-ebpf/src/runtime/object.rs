@@ -7,6 +7,7 @@ use aya::programs::{BtfTracePoint, FEntry, FExit, Iter, KProbe, Program, RawTrac
 use aya::{Btf, Ebpf, EbpfLoader};
 use netsonde_framework::{CollectError, HookState, HookStatus, StartError};
 
+use super::health::{Sibling, Watched};
 use super::iterator::Walk;
 use super::kernel::Kernel;
 use super::maps::Counters;
@@ -130,6 +131,7 @@ impl Setting {
 pub struct Object {
     ebpf: Ebpf,
     hooks: Vec<HookStatus>,
+    watched: Vec<Watched>,
 }
 
 impl Object {
@@ -166,12 +168,12 @@ impl Object {
         give_back();
         let sources = || hooks.iter().zip(&fared).filter(|(hook, _)| hook.role == Role::Source);
         if sources().any(|(_, status)| matches!(status.state, HookState::Attached(_))) {
-            return Ok(Self { ebpf, hooks: fared });
+            return Ok(Self { ebpf, hooks: fared, watched: Vec::new() });
         }
         let why: Vec<String> = sources()
             .map(|(hook, status)| match &status.state {
                 HookState::Unsupported(why) | HookState::Failed(why) => format!("{}: {why}", hook.name),
-                HookState::Attached(_) => String::new(),
+                HookState::Attached(_) | HookState::Silent(_) => String::new(),
             })
             .collect();
         Err(StartError::Unsupported(why.join("; ")))
@@ -187,9 +189,31 @@ impl Object {
         self.hooks.iter().any(|h| h.name == name && matches!(h.state, HookState::Attached(_)))
     }
 
-    /// Notes how something fared that the events need and that is no program.
+    /// Looks from now on, at each [`Object::check`], whether these hooks see what they must, as far as they are attached.
+    pub fn watch(&mut self, siblings: &[Sibling]) {
+        let attached = siblings.iter().filter(|rule| self.has(rule.hook) && self.has(rule.other));
+        self.watched = attached.copied().map(Watched::new).collect();
+    }
+
+    /// Gives the hooks that are watched their verdicts. A few system calls; none where nothing is watched.
+    pub fn check(&mut self) -> Result<(), CollectError> {
+        let mut watched = std::mem::take(&mut self.watched);
+        let judged = watched.iter_mut().try_for_each(|watched| {
+            let rule = watched.rule();
+            let (hits, of_other) = (self.sum("HITS", rule.at)?, self.sum("HITS", rule.other_at)?);
+            watched.judge(&mut self.hooks, hits, of_other);
+            Ok(())
+        });
+        self.watched = watched;
+        judged
+    }
+
+    /// Notes how something fared that is no program, or what else came of a hook.
     pub fn note(&mut self, status: HookStatus) {
-        self.hooks.push(status);
+        match self.hooks.iter_mut().find(|hook| hook.name == status.name) {
+            Some(hook) => *hook = status,
+            None => self.hooks.push(status),
+        }
     }
 
     /// What found no room in the counters since the start.
@@ -243,9 +267,19 @@ impl Object {
         Ring::new(name, self.take(name)?)
     }
 
-    /// Attaches a program that was loaded by [`Rung::Iter`], to the map of this name where it walks over one.
-    pub fn iterator(&self, program: &str, map: Option<&str>) -> Result<Walk, StartError> {
-        let failed = |why: &dyn std::fmt::Display| StartError::Failed(format!("iterator {program}: {why}"));
+    /// Attaches the program of a hook by [`Rung::Iter`], to the map of this name where it walks over one. `None` where
+    /// that cannot be; the hook's verdict says why.
+    pub fn iterator(&mut self, hook: &'static str, program: &str, map: Option<&str>) -> Option<Walk> {
+        if !self.has(hook) {
+            return None;
+        }
+        self.walk(program, map)
+            .map_err(|why| self.note(HookStatus { name: hook, state: HookState::Failed(why) }))
+            .ok()
+    }
+
+    fn walk(&self, program: &str, map: Option<&str>) -> Result<Walk, String> {
+        let failed = |why: &dyn std::fmt::Display| format!("iterator {program}: {why}");
         let Some(Program::Iter(loaded)) = self.ebpf.program(program) else {
             return Err(failed(&"the object has no such program"));
         };

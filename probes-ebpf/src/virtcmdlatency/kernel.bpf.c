@@ -9,6 +9,7 @@
 
 #include "event.h"
 #include "histogram.h"
+#include "hits.h"
 #include "task.h"
 
 #include <bpf/bpf_tracing.h>
@@ -57,11 +58,16 @@ EVENT_RING(1 << 14);
 
 EVENT_TYPE(struct slow_command);
 
+/* Places of HITS. */
+#define BEGUN 0
+#define ENDED 1
+
 static __always_inline int begin(__u8 class, __u8 command)
 {
 	__u64 thread = bpf_get_current_pid_tgid();
 	struct sent sent = { .command = { .class = class, .command = command } };
 
+	hit(BEGUN);
 	sent.time = bpf_ktime_get_ns();
 	bpf_map_update_elem(&SENT, &thread, &sent, BPF_ANY);
 	return 0;
@@ -93,6 +99,7 @@ static __always_inline int end(__u64 answer)
 	__u64 thread = bpf_get_current_pid_tgid();
 	struct sent *sent = bpf_map_lookup_elem(&SENT, &thread);
 
+	hit(ENDED);
 	/* It was sent before this program was there. */
 	if (!sent)
 		return 0;

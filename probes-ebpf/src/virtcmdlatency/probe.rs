@@ -17,7 +17,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::object;
-use crate::runtime::{Clock, Counters, EventLimit, Hook, Kernel, Object, Record, Ring, Role, Rung, Setting};
+use crate::runtime::{
+    Clock, Counters, EventLimit, Hook, Kernel, Object, Record, Ring, Role, Rung, Setting, Sibling,
+};
 use kernel::{SIZE, Sent, SlowCommand};
 use metrics::{Class, Command};
 
@@ -60,9 +62,12 @@ impl Default for Settings {
 
 /// The function is one or the other, never both: the newer name first. fentry works where the driver is built into the
 /// kernel; where it is a module, its functions are found by name only.
+const ENTRY: &str = "entry of virtnet_send_command";
+const RETURN: &str = "return of virtnet_send_command";
+
 const HOOKS: &[Hook] = &[
     Hook {
-        name: "entry of virtnet_send_command",
+        name: ENTRY,
         role: Role::Source,
         rungs: &[
             Rung::Fentry("virtnet_send_command_reply", "virtcmdlatency_fentry"),
@@ -72,7 +77,7 @@ const HOOKS: &[Hook] = &[
         ],
     },
     Hook {
-        name: "return of virtnet_send_command",
+        name: RETURN,
         role: Role::Source,
         rungs: &[
             Rung::Fexit("virtnet_send_command_reply", "virtcmdlatency_fexit"),
@@ -87,6 +92,11 @@ const HOOKS: &[Hook] = &[
 const NUMBERS: usize = 32;
 const SUPPRESSED: usize = 2;
 const LOST: usize = 4;
+/// The function is static: the compiler may have put it into its callers, or only its end elsewhere.
+const SIBLINGS: &[Sibling] = &[
+    Sibling { hook: ENTRY, at: 0, other: RETURN, other_at: 1, after: 10 },
+    Sibling { hook: RETURN, at: 1, other: ENTRY, other_at: 0, after: 10 },
+];
 const TIMES: usize = 5;
 const OVER_100MS: usize = 30;
 const SLOW: usize = 31;
@@ -106,6 +116,7 @@ fn start(args: &serde_json::Value, kernel: &Kernel) -> Started {
     let constants = [Setting::u64("SLOW_NS", slow), interval, burst];
     let mut object = Object::load(kernel, object!("virtcmdlatency"), &constants, HOOKS)?;
     both(object.hooks())?;
+    object.watch(SIBLINGS);
     let latencies = object.counters("LATENCIES")?;
     let ring = object.ring("EVENTS")?;
     Ok(Box::new(VirtCmdLatency { object, latencies, ring }))
@@ -133,6 +144,7 @@ struct Sums {
 
 impl Probe for VirtCmdLatency {
     fn collect(&mut self, view: &View<'_>, out: &mut Samples) -> Result<(), CollectError> {
+        self.object.check()?;
         let Some((host, _)) = view.topology.host() else { return Ok(()) };
         let mut sums = Sums::default();
         let mut commands: BTreeMap<(Class, Command), Exp2> = BTreeMap::new();

@@ -104,6 +104,19 @@ pub const COMMON: &[FieldDef] = &[
     ),
     FieldDef::new("peer_pod", Form::Text, "Pod of the other end, where that is a pod of this node."),
     FieldDef::new(
+        "src_namespace",
+        Form::Text,
+        "Of a packet on its way through: Kubernetes namespace of the pod that sent it, where that is one of this node.",
+    ),
+    FieldDef::new("src_pod", Form::Text, "Likewise: the pod that sent it."),
+    FieldDef::new(
+        "dst_namespace",
+        Form::Text,
+        "Of a packet on its way through: Kubernetes namespace of the pod that was to get it, where that is one of this \
+         node.",
+    ),
+    FieldDef::new("dst_pod", Form::Text, "Likewise: the pod that was to get it."),
+    FieldDef::new(
         "protocol",
         Form::Text,
         "Protocol in the IP header: tcp, udp, icmp, icmpv6, sctp or its number.",

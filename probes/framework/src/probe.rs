@@ -88,6 +88,28 @@ pub enum HookState {
     Unsupported(String),
     /// It should have worked.
     Failed(String),
+    /// Attached, but it sees nothing of what must have come by.
+    Silent(String),
+}
+
+impl HookState {
+    /// The word for it.
+    pub const fn text(&self) -> &'static str {
+        match self {
+            Self::Attached(_) => "attached",
+            Self::Unsupported(_) => "unsupported",
+            Self::Failed(_) => "failed",
+            Self::Silent(_) => "silent",
+        }
+    }
+
+    /// By which mechanism it is attached, or why not.
+    pub fn how(&self) -> &str {
+        match self {
+            Self::Attached(how) => how,
+            Self::Unsupported(why) | Self::Failed(why) | Self::Silent(why) => why,
+        }
+    }
 }
 
 /// Everything there is to say of a probe, apart from how it is built.
