@@ -101,6 +101,12 @@ pub struct Metrics {
     pub labels: LabelNames,
     /// Labels with a constant value on every series, such as `cluster: prod`.
     pub extra_labels: BTreeMap<String, String>,
+    /// Labels of the pods that their series get too, such as `app.kubernetes.io/name`, where the container runtime tells
+    /// them. The label of the series is called `label_app_kubernetes_io_name`: what Prometheus does not allow in a name
+    /// becomes an underscore. Each value of such a label is a series more, so choose those that say what a pod is. At
+    /// most 16.
+    #[schemars(length(max = 16))]
+    pub pod_labels: Vec<String>,
     /// Bounds on what one scrape may hold.
     pub limits: Limits,
 }
@@ -128,6 +134,9 @@ pub struct LabelNames {
     pub namespace: String,
     /// The label that holds the pod's name, `hostNetwork` for the host.
     pub pod: String,
+    /// The label that holds what the pod is one of, such as `Deployment/cart`, where the labels that Kubernetes gives to
+    /// pods tell it. Without it, there is no such label.
+    pub workload: Option<String>,
 }
 
 /// Bounds on what one scrape may hold.
@@ -158,6 +167,10 @@ pub struct Discovery {
     #[serde(with = "crate::duration")]
     #[schemars(with = "crate::duration::Text", extend("formatMinimum" = "100ms", "formatMaximum" = "10s"))]
     pub interval: Duration,
+    /// Where the container runtime is asked for its pods (CRI v1): `auto` tries the usual sockets of containerd, CRI-O, k3s
+    /// and cri-dockerd, `off` asks nobody, and a path such as `/run/containerd/containerd.sock` is the socket. Without a
+    /// runtime, pods are found by the cgroups of processes and called by their uid.
+    pub cri: String,
 }
 
 /// Bounds on events.
@@ -174,6 +187,19 @@ pub struct Events {
     /// How many of the last events `/events` and `netsonde events` can give; they take at most 1 MiB. 0 to 100000.
     #[schemars(range(max = 100_000))]
     pub recent: usize,
+}
+
+impl Metrics {
+    /// The keys of [`Metrics::pod_labels`], each with the label that it becomes.
+    pub fn pod_label_names(&self) -> impl Iterator<Item = (&str, String)> {
+        self.pod_labels.iter().map(|key| (key.as_str(), pod_label_name(key)))
+    }
+}
+
+/// `app.kubernetes.io/name` becomes `label_app_kubernetes_io_name`. No metric's own label begins with `label_`.
+pub(crate) fn pod_label_name(key: &str) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
+    format!("label_{}", key.chars().map(plain).collect::<String>())
 }
 
 impl Default for Events {
@@ -204,6 +230,7 @@ impl Default for Metrics {
             prefix: "netsonde".to_owned(),
             labels: LabelNames::default(),
             extra_labels: BTreeMap::new(),
+            pod_labels: Vec::new(),
             limits: Limits::default(),
         }
     }
@@ -215,6 +242,7 @@ impl Default for LabelNames {
             node: "target_node".to_owned(),
             namespace: "target_namespace".to_owned(),
             pod: "target_pod".to_owned(),
+            workload: None,
         }
     }
 }
@@ -233,7 +261,7 @@ impl Default for Paths {
 
 impl Default for Discovery {
     fn default() -> Self {
-        Self { interval: Duration::from_secs(1) }
+        Self { interval: Duration::from_secs(1), cri: "auto".to_owned() }
     }
 }
 
@@ -317,5 +345,6 @@ mod tests {
         assert_eq!(config.metrics.limits.series_per_probe, 10);
         assert_eq!(config.paths.netns, [PathBuf::from("/x")]);
         assert_eq!(config.discovery.interval, Duration::from_millis(500));
+        assert_eq!(config.discovery.cri, "auto");
     }
 }

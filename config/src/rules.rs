@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use serde_json::Value;
 
 use crate::known::{Known, Part, find};
-use crate::model::{File, LabelNames};
+use crate::model::{File, LabelNames, pod_label_name};
 use crate::report::Problem;
 use crate::schema::definition;
 use crate::tree::{Entry, Mark, Node};
@@ -27,6 +27,7 @@ pub(crate) fn check(schema: &Value, file: &Node, known: &Known) -> Vec<Problem> 
     labels(file, &mut problems);
     problems.extend(prefix(file));
     problems.extend(listen(file));
+    problems.extend(cri(file));
     problems
 }
 
@@ -71,9 +72,58 @@ fn labels(file: &Node, problems: &mut Vec<Problem>) {
         }
         taken.push((name.to_owned(), path));
     }
-    for Entry { name, mark, .. } in file.at(&["metrics", "extra_labels"]).map_or(&[][..], Node::entries) {
-        problems.extend(label(name, *mark, &join("metrics.extra_labels", name), &taken));
+    if let Some(node) = file.at(&["metrics", "labels", "workload"])
+        && let Some(name) = node.text()
+    {
+        let path = "metrics.labels.workload";
+        problems.extend(label(name, node.mark, path, &taken));
+        taken.push((name.to_owned(), path.to_owned()));
     }
+    for Entry { name, mark, .. } in file.at(&["metrics", "extra_labels"]).map_or(&[][..], Node::entries) {
+        let path = join("metrics.extra_labels", name);
+        problems.extend(label(name, *mark, &path, &taken));
+        taken.push((name.clone(), path));
+    }
+    let keys = file.at(&["metrics", "pod_labels"]).map_or(&[][..], Node::items);
+    for (index, node) in keys.iter().enumerate() {
+        let Some(key) = node.text() else { continue };
+        let path = format!("metrics.pod_labels[{index}]");
+        if let Some(message) = not_a_pod_label(key) {
+            problems.push(Problem::new(node.mark, &path, message));
+            continue;
+        }
+        let name = pod_label_name(key);
+        if let Some((_, other)) = taken.iter().find(|(taken, _)| *taken == name) {
+            let message = format!("{key:?} becomes the label {name:?}, which is taken by {other}");
+            problems.push(Problem::new(node.mark, &path, message));
+        }
+        taken.push((name, path));
+    }
+}
+
+/// Why this cannot be the key of a pod's label: Kubernetes allows a DNS name and a slash in front of 63 characters.
+fn not_a_pod_label(key: &str) -> Option<String> {
+    let (domain, name) = key.rsplit_once('/').map_or((None, key), |(domain, name)| (Some(domain), name));
+    let plain = |text: &str, most: usize| {
+        (1..=most).contains(&text.len())
+            && text.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
+    };
+    let good = plain(name, 63) && domain.is_none_or(|domain| plain(domain, 253));
+    (!good).then(|| {
+        format!(
+            "{} is not the key of a Kubernetes label; write one such as app.kubernetes.io/name",
+            quoted(key)
+        )
+    })
+}
+
+/// `auto`, `off` or the path of a socket.
+fn cri(file: &Node) -> Option<Problem> {
+    let node = file.at(&["discovery", "cri"])?;
+    let text = node.text().filter(|text| !matches!(*text, "auto" | "off") && !text.starts_with('/'))?;
+    let message = format!("{} is neither auto nor off nor the path of a socket", quoted(text));
+    let path = text.strip_prefix("unix://").filter(|path| path.starts_with('/'));
+    Some(Problem::new(node.mark, "discovery.cri", message).suggest(path))
 }
 
 fn label(name: &str, mark: Mark, path: &str, taken: &[(String, String)]) -> Option<Problem> {
@@ -168,6 +218,35 @@ mod tests {
         assert!(found[3].contains("histograms and summaries use it"));
         assert!(found[4].contains(r#""a.b" is not a label name"#));
         assert!(found[5].starts_with("10:5: metrics.extra_labels.target_namespace"));
+    }
+
+    #[test]
+    fn labels_of_pods_must_be_keys_that_become_different_labels() {
+        let found = problems(
+            "metrics:\n  labels: {workload: label_c}\n  extra_labels: {label_d: x}\n  pod_labels:\n    - app.kubernetes.io/name\n    - a b\n    - a/b/c\n    - app_kubernetes.io/name\n    - c\n    - d\n",
+        );
+        assert_eq!(found.len(), 5, "{found:#?}");
+        assert!(
+            found[0].starts_with(r#"6:7: metrics.pod_labels[1]: "a b" is not the key of a Kubernetes label"#)
+        );
+        assert!(found[1].starts_with(r#"7:7: metrics.pod_labels[2]: "a/b/c" is not the key"#));
+        let name = r#""app_kubernetes.io/name" becomes the label "label_app_kubernetes_io_name""#;
+        assert!(found[2].contains(name) && found[2].contains("taken by metrics.pod_labels[0]"));
+        assert!(found[3].contains("taken by metrics.labels.workload"));
+        assert!(found[4].contains("taken by metrics.extra_labels.label_d"));
+        assert!(problems("metrics: {pod_labels: [app, tier, example.org/team-name]}").is_empty());
+        let many: Vec<String> = (0..17).map(|n| format!("l{n}")).collect();
+        assert_eq!(problems(&format!("metrics: {{pod_labels: [{}]}}", many.join(", "))).len(), 1);
+    }
+
+    #[test]
+    fn a_runtime_is_auto_off_or_a_path() {
+        for good in ["auto", "'off'", "/run/containerd/containerd.sock"] {
+            assert!(problems(&format!("discovery: {{cri: {good}}}")).is_empty(), "{good}");
+        }
+        for bad in ["containerd", "''", "run/x.sock", "'unix:///run/x.sock'"] {
+            assert_eq!(problems(&format!("discovery: {{cri: {bad}}}")).len(), 1, "{bad}");
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@ use netsonde_probes::os::Paths;
 use tokio::sync::watch;
 
 use crate::discovery::Discovery;
+use crate::discovery::cri::Wanted;
 use crate::events::{self, Bus};
 use crate::node;
 use crate::outlets::Outlets;
@@ -51,6 +52,11 @@ pub struct Agent {
 /// The folders and the procfs of a configuration.
 pub fn paths(config: &Config) -> Paths {
     Paths { proc: config.paths.proc.clone(), netns: config.paths.netns.clone() }
+}
+
+/// Which container runtime is asked with this configuration.
+pub fn runtime(config: &Config) -> Wanted {
+    Wanted::new(&config.discovery.cri)
 }
 
 /// How pages are written with this configuration.
@@ -115,6 +121,9 @@ impl Agent {
             .reconcile(&config.probes, limits(config))?;
         sinks.commit();
         self.discovery.set_interval(config.discovery.interval);
+        if let Some(asked) = self.discovery.runtime() {
+            asked.set(runtime(config));
+        }
         self.bus.configure(&style.node, events(config));
         *self.style.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(style);
         if moved {

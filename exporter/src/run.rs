@@ -34,7 +34,8 @@ pub fn run(file: Option<&Path>, listen: Option<SocketAddr>) -> Result<(), Failur
     let known = parts::known(&catalogue);
     let catalogue = Arc::new(catalogue);
 
-    let discovery = Discovery::new(host).context("cannot look for network namespaces")?;
+    let discovery = Discovery::with_runtime(host, reload::runtime(&config))
+        .context("cannot look for network namespaces")?;
     let style = reload::style(&config);
     let bus = Arc::new(Bus::new(&style.node, reload::events(&config)));
     let style = Arc::new(Mutex::new(Arc::new(style)));
@@ -126,7 +127,8 @@ fn watch_file(file: &Path, reload: mpsc::Sender<()>) -> anyhow::Result<netsonde_
 /// One page, without a server.
 pub fn scrape_once(file: Option<&Path>, format: Format, own: bool) -> Result<String, Failure> {
     let (host, catalogue, config) = prepare(file)?;
-    let discovery = Discovery::new(host.0).context("cannot look for network namespaces")?;
+    let discovery = Discovery::with_runtime(host.0, reload::runtime(&config))
+        .context("cannot look for network namespaces")?;
     let style = reload::style(&config);
     let bus = Arc::<Bus>::default();
     let supervisor = Mutex::new(Supervisor::new(Arc::new(catalogue), discovery.clone(), Arc::clone(&bus)));

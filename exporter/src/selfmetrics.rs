@@ -8,6 +8,7 @@ use netsonde_framework::{CollectError, Kind};
 use netsonde_sinks::Counts;
 
 use crate::discovery::Discovery;
+use crate::discovery::cri::{Network, Record};
 use crate::events::Bus;
 use crate::outlets::Outlets;
 use crate::reload::Reloads;
@@ -61,6 +62,13 @@ own! {
     SCAN_FAILURES = "discovery_failures", Counter, [], "Searches for network namespaces that failed; the last known ones stay.";
     SCAN_SECONDS = "discovery_scan_seconds", Gauge, [], "How long the last search for network namespaces took.";
     SCAN_AGE = "discovery_age_seconds", Gauge, [], "Time since the last search for network namespaces that worked.";
+    RUNTIME_INFO = "runtime_info", Gauge, ["runtime", "version", "events"], "Always 1 where a container runtime has answered; the labels tell which, and whose events wake netsonde (containerd, cri or none).";
+    RUNTIME_UP = "runtime_connected", Gauge, [], "1 while the container runtime answers; while it does not, the last known pods stay.";
+    RUNTIME_AGE = "runtime_age_seconds", Gauge, [], "Time since the container runtime last gave a whole list of its pods.";
+    RUNTIME_LISTS = "runtime_lists", Counter, [], "Lists of pods that the container runtime gave.";
+    RUNTIME_FAILURES = "runtime_failures", Counter, ["call"], "Calls to the container runtime that failed, by what was asked: connect, events, list or status.";
+    PODS = "pods", Gauge, ["network"], "Pods that the container runtime knows as ready, by whether they have a network of their own (own) or use the node's (host).";
+    PODS_UNMATCHED = "pods_unmatched", Gauge, [], "Pods with a network of their own whose network namespace is not found.";
     SCRAPES = "scrapes", Counter, [], "Pages that were made.";
     SCRAPES_SHARED = "scrapes_shared", Counter, [], "Scrapes that got a page which another one had asked for.";
     GATHER_SECONDS = "scrape_gather_seconds", Gauge, [], "How long gathering the values of this page took.";
@@ -158,6 +166,10 @@ impl SelfMetrics {
         if let Some(at) = last.at {
             out.add(&SCAN_AGE, vec![], at.elapsed().as_secs_f64());
         }
+        if let Some(runtime) = self.discovery.runtime().filter(|runtime| runtime.is_wanted()) {
+            add_runtime(out, &runtime.record());
+            out.add(&PODS_UNMATCHED, vec![], last.notes.missing as f64);
+        }
     }
 }
 
@@ -221,6 +233,25 @@ fn events(out: &mut Families, bus: &Bus) {
         }
         out.add(&EVENTS_SUPPRESSED, vec![probe()], tally.suppressed as f64);
         out.add(&EVENTS_UNATTRIBUTED, vec![probe()], tally.unattributed as f64);
+    }
+}
+
+fn add_runtime(out: &mut Families, runtime: &Record) {
+    out.add(&RUNTIME_UP, vec![], f64::from(u8::from(runtime.connected)));
+    if let Some(at) = runtime.listed {
+        let labels =
+            [("runtime", &*runtime.name), ("version", &*runtime.version), ("events", runtime.events)];
+        out.add(&RUNTIME_INFO, labels.map(|(name, value)| (name, value.to_owned())).into(), 1.0);
+        out.add(&RUNTIME_AGE, vec![], at.elapsed().as_secs_f64());
+    }
+    out.add(&RUNTIME_LISTS, vec![], runtime.lists as f64);
+    for call in ["connect", "events", "list", "status"] {
+        let count = runtime.failures.get(call).copied().unwrap_or_default();
+        out.add(&RUNTIME_FAILURES, vec![("call", call.into())], count as f64);
+    }
+    let hosts = runtime.sandboxes.iter().filter(|sandbox| sandbox.network == Some(Network::Host)).count();
+    for (network, count) in [("own", runtime.sandboxes.len() - hosts), ("host", hosts)] {
+        out.add(&PODS, vec![("network", network.into())], count as f64);
     }
 }
 

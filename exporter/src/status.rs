@@ -6,6 +6,7 @@ use netsonde_framework::HookStatus;
 use netsonde_sinks::Counts;
 use serde_json::{Value, json};
 
+use crate::discovery::cri::Record;
 use crate::reload::Agent;
 
 #[derive(Clone)]
@@ -36,7 +37,7 @@ impl Status {
             .collect();
         let topology = agent.discovery.topology();
         let namespaces: Vec<Value> = topology
-            .iter()
+            .owners()
             .map(|(_, ns)| {
                 json!({
                     "namespace": ns.identity.namespace,
@@ -45,6 +46,9 @@ impl Status {
                     "inode": ns.inode,
                     "cookie": ns.key.0,
                     "processes": ns.processes.len(),
+                    "uid": ns.pod.as_ref().map(|pod| &pod.uid),
+                    "workload": ns.pod.as_ref().and_then(|pod| pod.workload.as_ref()),
+                    "addresses": ns.pod.as_ref().map(|pod| &pod.addresses),
                 })
             })
             .collect();
@@ -65,6 +69,7 @@ impl Status {
             },
             "probes": probes,
             "sinks": agent.outlets.counts().iter().map(|(name, counts)| sink(name, counts)).collect::<Vec<_>>(),
+            "runtime": agent.discovery.runtime().map(|runtime| asked(&runtime.record(), last.notes.missing)),
             "namespaces": namespaces,
             "unreadable": {
                 "namespaces": last.unreadable.namespaces,
@@ -74,6 +79,20 @@ impl Status {
         });
         format!("{status:#}\n")
     }
+}
+
+fn asked(runtime: &Record, missing: usize) -> Value {
+    json!({
+        "state": if runtime.connected { "connected" } else { "not connected" },
+        "socket": runtime.socket,
+        "name": runtime.name,
+        "version": runtime.version,
+        "events": runtime.events,
+        "sandboxes": runtime.sandboxes.len(),
+        "sandboxes_without_namespace": missing,
+        "age_seconds": runtime.listed.map(|at| at.elapsed().as_secs_f64()),
+        "last_error": runtime.last_error,
+    })
 }
 
 fn sink(name: &str, counts: &Counts) -> Value {

@@ -5,6 +5,7 @@
 
 #![allow(clippy::print_stdout)]
 
+mod discovery;
 mod ebpf;
 mod measure;
 mod programs;
@@ -62,6 +63,9 @@ fn main() {
     }
     if wanted("traffic") {
         traffic::run();
+    }
+    if wanted("discovery") {
+        discovery::run();
     }
 }
 

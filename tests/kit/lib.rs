@@ -4,11 +4,13 @@
 //! way to go on. Whatever is made is removed again on drop, also after a panic.
 
 pub mod agent;
+pub mod containerd;
 pub mod dashboards;
 pub mod events;
 pub mod faults;
 pub mod histogram;
 pub mod http;
+pub mod images;
 pub mod kernel;
 pub mod lab;
 pub mod logql;
@@ -25,6 +27,7 @@ pub mod wait;
 pub mod worker;
 
 pub use agent::Agent;
+pub use containerd::Containerd;
 pub use loki::Loki;
 pub use netns::{Netns, Pair};
 pub use page::Page;

@@ -43,6 +43,11 @@ impl Netns {
         netns
     }
 
+    /// One that somebody else has made and will remove.
+    pub fn of_others(name: &str) -> std::mem::ManuallyDrop<Self> {
+        std::mem::ManuallyDrop::new(Self { name: name.to_owned() })
+    }
+
     /// Its name: the `target_pod` of its series.
     pub fn name(&self) -> &str {
         &self.name

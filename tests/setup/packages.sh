@@ -40,6 +40,10 @@ if [ "$need" = test ]; then
     # They run Grafana's parser of LogQL.
     lacks node nodejs
     lacks npm npm
+    # Real pods: the suite `pods`.
+    lacks containerd containerd
+    lacks runc runc
+    [ -x /usr/lib/cni/bridge ] || missing="$missing containernetworking-plugins"
 fi
 if [ "$need" = kernels ]; then
     lacks qemu-system-x86_64 qemu-system-x86

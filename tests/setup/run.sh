@@ -143,6 +143,8 @@ if want lab; then
     tests latency 600 --test lab_latency -- --test-threads=1
     # One at a time: these count the agent's descriptors and watch how fast namespaces go.
     tests namespaces 600 --test namespaces -- --test-threads=1
+    # One at a time: each has a containerd of its own.
+    tests pods 900 --test pods -- --test-threads=1
 fi
 want prometheus && tests prometheus 300 --test prometheus
 want prometheus && tests dashboards 600 --test dashboards

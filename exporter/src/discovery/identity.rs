@@ -28,6 +28,32 @@ pub fn of(found: &Found) -> (Origin, Identity) {
     (origin, Identity { namespace: origin.text().into(), pod })
 }
 
+/// The uid of the pod that these cgroup paths are in.
+pub fn pod(paths: &[String]) -> Option<String> {
+    parts(paths).find_map(pod_uid)
+}
+
+/// The whole ids of the containers that these cgroup paths are in.
+pub fn containers(paths: &[String]) -> impl Iterator<Item = &str> {
+    parts(paths).filter_map(container_id)
+}
+
+/// Whether a container runtime may have made a namespace of this origin and these names: CNI calls them `cni-` and a
+/// UUID, CRI-O by a UUID alone.
+pub fn is_runtimes(origin: Origin, names: &[String]) -> bool {
+    let is_uuid = |name: &str| name.len() == 36 && name.chars().all(|c| c == '-' || c.is_ascii_hexdigit());
+    match origin {
+        Origin::Pod | Origin::Container => true,
+        Origin::Name => names.iter().any(|name| name.starts_with("cni-") || is_uuid(name)),
+        Origin::Host | Origin::Runtime | Origin::Process => false,
+    }
+}
+
+/// `:` separates the parts that containerd writes with the systemd driver when it is not told a slice.
+fn parts(paths: &[String]) -> impl DoubleEndedIterator<Item = &str> {
+    paths.iter().flat_map(|path| path.split(['/', ':'])).filter(|part| !part.is_empty())
+}
+
 /// Who a cgroup path says it belongs to.
 #[derive(Debug, PartialEq, Eq)]
 enum Owner {
@@ -39,13 +65,9 @@ enum Owner {
 
 /// A pod in any of the paths wins over a container: all containers of a pod share the namespace.
 fn in_cgroups(paths: &[String]) -> Option<Owner> {
-    // `:` separates the parts that containerd writes with the systemd driver when it is not told a slice.
     // The last container wins: it is the innermost.
-    let parts = || paths.iter().flat_map(|path| path.split(['/', ':'])).filter(|part| !part.is_empty());
-    parts()
-        .find_map(pod_uid)
-        .map(Owner::Pod)
-        .or_else(|| parts().filter_map(container_id).next_back().map(Owner::Container))
+    let container = || parts(paths).filter_map(container_id).next_back();
+    pod(paths).map(Owner::Pod).or_else(|| container().map(|id| Owner::Container(id[..12].to_owned())))
 }
 
 /// `pod6f3a...` (cgroupfs) or `kubepods-burstable-pod6f3a_....slice` (systemd). A uid is a UUID, or 32 hexadecimal
@@ -66,11 +88,11 @@ fn pod_uid(part: &str) -> Option<String> {
 /// 64 hexadecimal digits, alone (cgroupfs) or as `docker-ID.scope`, `cri-containerd-ID.scope`, `crio-ID.scope`,
 /// `libpod-ID.scope`, `nerdctl-ID.scope`. The monitors of podman and CRI-O (`...-conmon-ID`) are not in the
 /// container.
-fn container_id(part: &str) -> Option<String> {
+fn container_id(part: &str) -> Option<&str> {
     let part = part.strip_suffix(".scope").unwrap_or(part);
     let (runtime, id) = part.rsplit_once('-').unwrap_or(("", part));
     let is_id = id.len() == 64 && id.chars().all(|c| c.is_ascii_hexdigit());
-    (is_id && !runtime.ends_with("conmon")).then(|| id[..12].to_owned())
+    (is_id && !runtime.ends_with("conmon")).then_some(id)
 }
 
 #[cfg(test)]

@@ -1,14 +1,25 @@
 //! Which network namespaces there are and whose they are: a thread that scans the machine and publishes each new
-//! picture. Scrapes take the last picture and never wait for a scan.
+//! picture. Scrapes take the last picture and never wait for a scan. Another thread asks the container runtime whose
+//! they are, where there is one.
 
+pub mod cri;
 mod identity;
+mod join;
+mod picture;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use cri::{Network, Runtime, Wanted};
 use netsonde_framework::{Namespace, Topology};
-use netsonde_probes::os::{Changes, Found, Host, Scan, Unreadable};
+use netsonde_probes::os::{Changes, Host, Scan, Unreadable};
+use picture::{Notes, Painter, Told};
+
+/// How long the start waits for the container runtime's first answer.
+const FIRST_ANSWER: Duration = Duration::from_secs(1);
+/// Between scans while a namespace waits for the name of its pod.
+const IMPATIENT: Duration = Duration::from_millis(100);
 
 /// What is known of the last scan.
 #[derive(Debug, Clone, Default)]
@@ -18,11 +29,13 @@ pub struct Last {
     pub scans: u64,
     pub failures: u64,
     pub at: Option<Instant>,
+    pub notes: Notes,
 }
 
 #[derive(Debug, Default)]
 struct State {
     topology: Arc<Topology>,
+    painter: Painter,
     last: Last,
     interval: Duration,
 }
@@ -31,15 +44,33 @@ struct State {
 #[derive(Debug, Clone)]
 pub struct Discovery {
     host: Host,
+    runtime: Option<Runtime>,
     state: Arc<Mutex<State>>,
 }
 
 impl Discovery {
-    /// Scans once, on the calling thread.
+    /// Scans once, on the calling thread, without any container runtime.
     pub fn new(host: Host) -> anyhow::Result<Self> {
-        let discovery = Self { host, state: Arc::default() };
+        let discovery = Self { host, runtime: None, state: Arc::default() };
         discovery.scan()?;
         Ok(discovery)
+    }
+
+    /// Asks the runtime and scans once. A frozen tree has no runtime.
+    pub fn with_runtime(host: Host, wanted: Wanted) -> anyhow::Result<Self> {
+        if !host.is_live() {
+            return Self::new(host);
+        }
+        let runtime = Runtime::start(host.clone(), wanted)?;
+        runtime.first(FIRST_ANSWER);
+        let discovery = Self { host, runtime: Some(runtime), state: Arc::default() };
+        discovery.scan()?;
+        Ok(discovery)
+    }
+
+    /// The container runtime; `None` where none is ever asked.
+    pub fn runtime(&self) -> Option<&Runtime> {
+        self.runtime.as_ref()
     }
 
     /// Goes on scanning on a thread of its own: each `interval`, and at once when a namespace came or went.
@@ -58,7 +89,8 @@ impl Discovery {
     }
 
     fn interval(&self) -> Duration {
-        self.lock().interval
+        let state = self.lock();
+        if state.last.notes.curious > 0 { state.interval.min(IMPATIENT) } else { state.interval }
     }
 
     /// How long to wait between scans.
@@ -73,7 +105,8 @@ impl Discovery {
         if topology.iter().all(|(_, ns)| live(ns)) {
             return topology;
         }
-        Arc::new(Topology::new(topology.iter().map(|(_, ns)| Arc::clone(ns)).filter(|ns| live(ns)).collect()))
+        let namespaces = topology.iter().map(|(_, ns)| Arc::clone(ns)).filter(|ns| live(ns)).collect();
+        Arc::new(Topology::new(namespaces).with_guests(topology.guests().to_vec()))
     }
 
     /// The machine that is looked at.
@@ -97,6 +130,9 @@ impl Discovery {
 
     fn scan(&self) -> std::io::Result<()> {
         let start = Instant::now();
+        let told = self.runtime.as_ref().map(Runtime::record).unwrap_or_default();
+        let told = Told { connected: told.connected, sandboxes: told.sandboxes };
+        self.host.tell_pods(told.sandboxes.iter().any(|sandbox| sandbox.network == Some(Network::Host)));
         let scanned = self.host.scan();
         let mut state = self.lock();
         state.last.scans += 1;
@@ -115,7 +151,22 @@ impl Discovery {
         }
         state.last.unreadable = unreadable;
         state.last.at = Some(Instant::now());
-        state.topology = Arc::new(picture(found));
+        if state.last.notes.curious == 0 && state.painter.is_same(&found, &told) {
+            return Ok(());
+        }
+        if self.runtime.as_ref().is_some_and(|runtime| !runtime.is_wanted()) {
+            state.painter.forget_pods();
+        }
+        let (topology, notes) = state.painter.paint(found, &told, start);
+        state.last.notes = notes;
+        // Whoever keeps something for a picture need not do it again for the same one.
+        if *state.topology != topology {
+            state.topology = Arc::new(topology);
+        }
+        drop(state);
+        if let Some(runtime) = self.runtime.as_ref().filter(|_| notes.curious > 0) {
+            runtime.ask();
+        }
         Ok(())
     }
 }
@@ -137,25 +188,4 @@ fn tell(unreadable: &Unreadable) {
             "some processes are hidden; their namespaces are found only by name (CAP_SYS_PTRACE)"
         );
     }
-}
-
-/// Labels what was found. Two namespaces never get the same labels: the younger one's pod gets its inode number.
-fn picture(mut found: Vec<Found>) -> Topology {
-    found.sort_by_key(|f| f.netns.key);
-    let mut taken = std::collections::HashSet::new();
-    let namespaces = found.into_iter().map(|f| {
-        let (origin, mut identity) = identity::of(&f);
-        if !taken.insert(identity.clone()) {
-            identity.pod = format!("{}~{}", identity.pod, f.netns.inode);
-            taken.insert(identity.clone());
-        }
-        Arc::new(Namespace {
-            key: f.netns.key,
-            inode: f.netns.inode,
-            identity,
-            origin,
-            processes: f.processes,
-        })
-    });
-    Topology::new(namespaces.collect())
 }

@@ -50,8 +50,19 @@ impl Labels {
         }
         pair(&mut common, &names.node, &style.node);
         let mut labels = Self { heads: Vec::new(), pods: Vec::new() };
-        for (_, ns) in topology.iter() {
+        let pod_labels: Vec<(&str, String)> = style.metrics.pod_label_names().collect();
+        for (_, ns) in topology.owners() {
             let mut head = common.clone();
+            if let Some(pod) = &ns.pod {
+                for (key, name) in &pod_labels {
+                    if let Some(value) = pod.labels.get(*key) {
+                        pair(&mut head, name, value);
+                    }
+                }
+                if let (Some(name), Some(workload)) = (&names.workload, &pod.workload) {
+                    pair(&mut head, name, workload);
+                }
+            }
             pair(&mut head, &names.namespace, &ns.identity.namespace);
             head.push_str(&names.pod);
             labels.heads.push(head);
@@ -248,7 +259,8 @@ mod tests {
     fn namespace(key: u64, pod: &str) -> Arc<Namespace> {
         let identity = Identity { namespace: "netns".into(), pod: pod.into() };
         let processes = Arc::new([]);
-        Arc::new(Namespace { key: NetnsKey(key), inode: key, identity, origin: Origin::Name, processes })
+        let (inode, origin, pod) = (key, Origin::Name, None);
+        Arc::new(Namespace { key: NetnsKey(key), inode, identity, origin, pod, processes })
     }
 
     fn made(names: Names) -> String {
@@ -269,7 +281,12 @@ mod tests {
         let metrics = Metrics {
             names,
             prefix: "netsonde".into(),
-            labels: LabelNames { node: "n".into(), namespace: "ns".into(), pod: "pod".into() },
+            labels: LabelNames {
+                node: "n".into(),
+                namespace: "ns".into(),
+                pod: "pod".into(),
+                workload: None,
+            },
             extra_labels: BTreeMap::from([("cluster".into(), "x".into())]),
             ..Metrics::default()
         };

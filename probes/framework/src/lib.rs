@@ -26,4 +26,4 @@ pub use probe::{
 };
 pub use samples::{Limits, Samples, Value};
 pub use setting::{Fields, Interval};
-pub use topology::{Identity, Namespace, NetnsKey, NsId, Origin, Topology};
+pub use topology::{Identity, Namespace, NetnsKey, NsId, Origin, Pod, Topology};

@@ -2,6 +2,8 @@
 //!
 //! A namespace is known by its cookie, which the kernel never reuses; an inode number is reused at once.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// A network namespace, for the whole run of the machine.
@@ -19,6 +21,8 @@ pub struct NsId(pub u32);
 pub enum Origin {
     /// The namespace that the machine started with.
     Host,
+    /// The container runtime, which knows the pod.
+    Runtime,
     /// A name under `/run/netns`.
     Name,
     /// A pod's uid in a cgroup path.
@@ -34,6 +38,7 @@ impl Origin {
     pub const fn text(self) -> &'static str {
         match self {
             Self::Host => "hostNetwork",
+            Self::Runtime => "runtime",
             Self::Name => "netns",
             Self::Pod => "pod",
             Self::Container => "container",
@@ -58,7 +63,20 @@ impl Identity {
     }
 }
 
-/// One network namespace.
+/// What the container runtime tells of a pod beside its name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Pod {
+    /// Its uid.
+    pub uid: String,
+    /// Its addresses, of both families; none where it uses the node's.
+    pub addresses: Vec<IpAddr>,
+    /// What it is one of, such as `Deployment/cart`, where its labels tell.
+    pub workload: Option<String>,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// One network namespace, or a pod that is a guest in one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Namespace {
     /// Its key.
@@ -69,6 +87,8 @@ pub struct Namespace {
     pub identity: Identity,
     /// Where the labels come from.
     pub origin: Origin,
+    /// The pod, where the container runtime knows it.
+    pub pod: Option<Arc<Pod>>,
     /// The processes in it (thread group leaders), in ascending order.
     pub processes: Arc<[u32]>,
 }
@@ -84,13 +104,22 @@ impl Namespace {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Topology {
     namespaces: Vec<Arc<Namespace>>,
+    guests: Vec<Arc<Namespace>>,
 }
 
 impl Topology {
     /// Sorted by host first, then by labels, so that a page has the same order each time.
     pub fn new(mut namespaces: Vec<Arc<Namespace>>) -> Self {
         namespaces.sort_by(|a, b| (!a.is_host(), &a.identity).cmp(&(!b.is_host(), &b.identity)));
-        Self { namespaces }
+        Self { namespaces, guests: Vec::new() }
+    }
+
+    /// With pods that use the host's network: the host's namespace has theirs, but not their processes, which are in
+    /// no other row. Their keys are keys of no namespace.
+    #[must_use]
+    pub fn with_guests(self, mut guests: Vec<Arc<Namespace>>) -> Self {
+        guests.sort_by(|a, b| a.identity.cmp(&b.identity));
+        Self { guests, ..self }
     }
 
     /// Every namespace with its place.
@@ -98,9 +127,21 @@ impl Topology {
         (0u32..).map(NsId).zip(&self.namespaces)
     }
 
-    /// The namespace at `id`.
+    /// Everyone who has processes: every namespace, then the pods that are guests in the host's. For what is counted
+    /// by process; what is counted by namespace is counted with [`Topology::iter`].
+    pub fn owners(&self) -> impl Iterator<Item = (NsId, &Arc<Namespace>)> {
+        (0u32..).map(NsId).zip(self.namespaces.iter().chain(&self.guests))
+    }
+
+    /// The pods that are guests in the host's namespace.
+    pub fn guests(&self) -> &[Arc<Namespace>] {
+        &self.guests
+    }
+
+    /// The namespace or guest at `id`.
     pub fn get(&self, id: NsId) -> Option<&Arc<Namespace>> {
-        self.namespaces.get(id.0 as usize)
+        let place = id.0 as usize;
+        self.namespaces.get(place).or_else(|| self.guests.get(place.checked_sub(self.namespaces.len())?))
     }
 
     /// The host's own namespace, where it could be read.
@@ -123,9 +164,43 @@ impl Topology {
         self.namespaces.is_empty()
     }
 
-    /// The keys that are in `self` and not in `later`.
+    /// The keys that are in `self` and not in `later`, those of guests too.
     pub fn gone(&self, later: &Self) -> Vec<NetnsKey> {
-        let kept: std::collections::HashSet<NetnsKey> = later.namespaces.iter().map(|n| n.key).collect();
-        self.namespaces.iter().map(|n| n.key).filter(|k| !kept.contains(k)).collect()
+        let kept: std::collections::HashSet<NetnsKey> = later.owners().map(|(_, n)| n.key).collect();
+        self.owners().map(|(_, n)| n.key).filter(|k| !kept.contains(k)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(key: u64, pod: &str, origin: Origin) -> Arc<Namespace> {
+        let identity = Identity { namespace: "n".into(), pod: pod.into() };
+        let (inode, processes) = (1, Arc::new([]));
+        Arc::new(Namespace { key: NetnsKey(key), inode, identity, origin, pod: None, processes })
+    }
+
+    #[test]
+    fn guests_come_after_every_namespace_and_are_none() {
+        let topology = Topology::new(vec![row(2, "a", Origin::Name), row(1, "z", Origin::Host)])
+            .with_guests(vec![row(9, "q", Origin::Runtime), row(8, "p", Origin::Runtime)]);
+        assert_eq!((topology.len(), topology.iter().count()), (2, 2));
+        let pods: Vec<(u32, &str)> = topology.owners().map(|(id, ns)| (id.0, &*ns.identity.pod)).collect();
+        assert_eq!(pods, [(0, "z"), (1, "a"), (2, "p"), (3, "q")]);
+        for (id, ns) in topology.owners() {
+            assert_eq!(topology.get(id), Some(ns));
+        }
+        assert_eq!(topology.get(NsId(4)), None);
+        assert_eq!(topology.find(NetnsKey(9)), None);
+    }
+
+    #[test]
+    fn a_guest_that_left_is_gone() {
+        let with = |guests| Topology::new(vec![row(1, "z", Origin::Host)]).with_guests(guests);
+        let both = with(vec![row(8, "p", Origin::Runtime), row(9, "q", Origin::Runtime)]);
+        let one = with(vec![row(9, "q", Origin::Runtime)]);
+        assert_eq!(both.gone(&one), [NetnsKey(8)]);
+        assert_eq!(one.gone(&both), []);
     }
 }

@@ -127,7 +127,7 @@ impl Sum {
 impl Probe for Fd {
     fn collect(&mut self, view: &View<'_>, out: &mut Samples) -> Result<(), CollectError> {
         let mut failures = Failures::default();
-        for (id, ns) in view.topology.iter() {
+        for (id, ns) in view.topology.owners() {
             if ns.processes.is_empty() {
                 continue;
             }

@@ -151,7 +151,7 @@ impl Probe for Io {
         let mut failures = Failures::default();
         self.account.begin();
         self.unreadable.clear();
-        for (_, ns) in view.topology.iter() {
+        for (_, ns) in view.topology.owners() {
             let mut unreadable = 0;
             let mut first = None;
             for &pid in &*ns.processes {
@@ -169,7 +169,7 @@ impl Probe for Io {
         let Self { proc, path, account, .. } = self;
         account.settle(|pid| birth(&*proc, path, pid));
 
-        for ((id, ns), unreadable) in view.topology.iter().zip(&self.unreadable) {
+        for ((id, ns), unreadable) in view.topology.owners().zip(&self.unreadable) {
             if let Some(total) = self.account.total(ns.key) {
                 for (metric, value) in COUNTERS.iter().zip(total) {
                     out.push(*metric, id, (), *value);
@@ -314,6 +314,7 @@ mod tests {
             inode: own.expect("its own can be asked"),
             identity: Identity { namespace: "test".into(), pod: "test".into() },
             origin: Origin::Process,
+            pod: None,
             processes: processes.into(),
         })])
     }

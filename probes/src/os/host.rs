@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::{fs, io};
 
@@ -56,6 +56,7 @@ pub(super) struct Inner {
     pub(super) shared: Arc<Shared>,
     pub(super) watch: Arc<Watch>,
     pub(super) open: Mutex<HashMap<NetnsKey, Arc<Netns>>>,
+    pub(super) tell_pods: AtomicBool,
     keep_at_most: usize,
     generation: AtomicU64,
     scanner: Mutex<Scanner>,
@@ -82,6 +83,7 @@ impl Host {
             shared: Arc::default(),
             watch,
             open: Mutex::default(),
+            tell_pods: AtomicBool::new(false),
             keep_at_most: raise_limit(),
             generation: AtomicU64::new(0),
             scanner: Mutex::default(),
@@ -106,6 +108,16 @@ impl Host {
     pub fn scan(&self) -> io::Result<Scan> {
         let mut scanner = self.0.scanner.lock().unwrap_or_else(PoisonError::into_inner);
         scanner.scan(&self.0)
+    }
+
+    /// Whether scans tell which processes of the host's namespace are in a pod's cgroup, which takes a read for each.
+    pub fn tell_pods(&self, wanted: bool) {
+        self.0.tell_pods.store(wanted, Ordering::Relaxed);
+    }
+
+    /// Wakes the one who waits for [`Changes`], although no namespace came or went.
+    pub fn wake(&self) {
+        self.0.watch.wake();
     }
 
     /// The open namespace with this key; `None` once it is gone.
@@ -181,7 +193,10 @@ impl Inner {
     pub(super) fn tie_to_process(&self, netns: &Arc<Netns>, pid: u32) -> io::Result<()> {
         let gone = || io::Error::from(io::ErrorKind::NotFound);
         let raw = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or_else(gone)?;
-        let pidfd = pidfd_open(raw, PidfdFlags::empty())?;
+        let pidfd = pidfd_open(raw, PidfdFlags::empty()).map_err(|error| match error {
+            rustix::io::Errno::SRCH => gone(),
+            other => other.into(),
+        })?;
         // Asked after the pidfd is open: this number cannot be another process any more.
         if process::netns_inode(&self.paths.proc, pid)? != netns.inode {
             return Err(gone());

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::{fs, io};
 
@@ -27,6 +28,22 @@ pub struct Found {
     pub first: Option<Process>,
     /// The cgroup paths of that process.
     pub cgroups: Vec<String>,
+    /// In the host's namespace, where [`super::Host::tell_pods`] asked for it: the processes whose cgroup paths name a
+    /// pod, with those paths.
+    pub in_pods: Vec<(u32, Arc<[String]>)>,
+}
+
+impl Found {
+    /// Whether another scan found the same namespace and the same of it.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.netns.key == other.netns.key
+            && self.host == other.host
+            && self.processes == other.processes
+            && self.names == other.names
+            && self.first == other.first
+            && self.cgroups == other.cgroups
+            && self.in_pods == other.in_pods
+    }
 }
 
 /// The result of a scan.
@@ -50,6 +67,8 @@ struct Known {
     /// Its inode number below /proc.
     entry: u64,
     seen: u32,
+    /// The cgroup paths that name a pod, of a process in the host's namespace; `None` until they are asked for.
+    in_pod: Option<Arc<[String]>>,
 }
 
 #[derive(Debug)]
@@ -146,13 +165,14 @@ impl Scanner {
                 }
                 if known.seen < YOUNG || (pid.wrapping_add(self.scans)).is_multiple_of(RARELY) {
                     known.inode = inode_of(proc, &known.process);
+                    known.in_pod = None;
                 }
                 continue;
             }
             let Ok(process) = Process::read(proc, pid) else { continue };
             self.young = true;
             let inode = inode_of(proc, &process);
-            self.processes.insert(pid, Known { process, inode, entry, seen: 0 });
+            self.processes.insert(pid, Known { process, inode, entry, seen: 0, in_pod: None });
         }
         self.look_at_ties(proc);
         Ok(())
@@ -272,15 +292,41 @@ impl Scanner {
             entry.first = first;
             entry.cgroups = first.map(|pid| process::cgroups(&host.paths.proc, pid)).unwrap_or_default();
         }
+        let is_host = Some(inode) == host_inode;
+        let in_pods = if is_host && host.tell_pods.load(Ordering::Relaxed) {
+            in_pods(&mut self.processes, &host.paths.proc, &want.processes)
+        } else {
+            Vec::new()
+        };
         Some(Found {
             netns: Arc::clone(&entry.netns),
-            host: Some(inode) == host_inode,
+            host: is_host,
             names: want.names.into_iter().map(|(_, name)| name).collect(),
             first: first.and_then(|pid| Some(self.processes.get(&pid)?.process.clone())),
             processes: want.processes.into(),
             cgroups: entry.cgroups.clone(),
+            in_pods,
         })
     }
+}
+
+/// Which of these processes are in a cgroup that names a pod.
+fn in_pods(known: &mut BTreeMap<u32, Known>, proc: &Path, pids: &[u32]) -> Vec<(u32, Arc<[String]>)> {
+    let mut found = Vec::new();
+    for pid in pids {
+        let Some(known) = known.get_mut(pid) else { continue };
+        let paths = known.in_pod.get_or_insert_with(|| {
+            let mut paths = process::cgroups(proc, *pid);
+            paths.retain(|path| path.contains("pod"));
+            paths.sort();
+            paths.dedup();
+            paths.into()
+        });
+        if !paths.is_empty() {
+            found.push((*pid, Arc::clone(paths)));
+        }
+    }
+    found
 }
 
 fn inode_of(proc: &Path, process: &Process) -> Result<u64, i32> {

@@ -84,6 +84,7 @@ impl Machine {
                 inode: f.netns.inode,
                 identity,
                 origin,
+                pod: None,
                 processes: f.processes,
             })
         });

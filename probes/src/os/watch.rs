@@ -64,6 +64,12 @@ impl Watch {
         Ok((watch, Changes(changes)))
     }
 
+    /// Wakes the one who waits for [`Changes`].
+    pub(super) fn wake(&self) {
+        // A full channel means that the other side is already told.
+        let _ = self.tell.try_send(());
+    }
+
     /// Releases `netns` when this process ends.
     pub(super) fn process(&self, pidfd: OwnedFd, netns: &Arc<Netns>) -> io::Result<()> {
         let number = pidfd.as_raw_fd();
@@ -116,8 +122,7 @@ impl Watch {
             }
         }
         if changed {
-            // A full channel means that the other side is already told.
-            let _ = self.tell.try_send(());
+            self.wake();
         }
         Ok(())
     }
