@@ -11,6 +11,7 @@ use crate::known::{Known, Part};
 
 /// A valid file that uses every setting.
 pub(crate) const FULL: &str = r#"listen: "[::]:9000"
+web_config: web.yml
 node_name: node-1
 probes:
   - name: tcpext

@@ -2,7 +2,7 @@
 //!
 //! The exporter says which probes and sinks exist ([`Known`]), calls [`load`], and keeps a [`Watch`] on the file.
 //! `load` reports every problem of a file at once, each with line, column and key. Nothing here starts or stops
-//! anything, and nothing here reads a file but [`load`] and [`Watch`].
+//! anything, and nothing here reads a file but [`load`], [`load_web`] and [`Watch`].
 //!
 //! The way of a file: bytes -> `yaml` (a tree with positions) -> `validate` (against the JSON Schema)
 //! and `rules` (what a schema cannot say) -> `model` (typed). The schema made from the model's doc comments
@@ -27,6 +27,7 @@ mod schema;
 mod tree;
 mod validate;
 mod watch;
+mod web;
 mod words;
 mod yaml;
 
@@ -40,3 +41,4 @@ pub use reference::reference;
 pub use report::{Problem, Report};
 pub use schema::schema;
 pub use watch::{Watch, WatchError};
+pub use web::{CIPHER_SUITES, CURVES, ClientAuth, HttpServer, Tls, TlsVersion, Web, load_web};

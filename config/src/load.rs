@@ -50,6 +50,11 @@ pub enum LoadError {
 
 /// Reads and checks the file at `path`. Reports name it as `path` does.
 pub fn load(path: &Path, known: &Known) -> Result<Config, LoadError> {
+    Ok(parse(&path.display().to_string(), text(path)?, known)?)
+}
+
+/// The file at `path` as text, within [`SIZE_LIMIT`].
+pub(crate) fn text(path: &Path) -> Result<String, LoadError> {
     let bytes = match read(path) {
         Ok(Content::Bytes(bytes)) => bytes,
         Ok(Content::TooLarge(size)) => {
@@ -57,11 +62,11 @@ pub fn load(path: &Path, known: &Known) -> Result<Config, LoadError> {
         }
         Err(source) => return Err(LoadError::Read { path: path.into(), source }),
     };
-    if let Err(error) = std::str::from_utf8(&bytes) {
-        let mark = mark_after(&bytes, error.valid_up_to());
-        return Err(LoadError::NotUtf8 { path: path.into(), line: mark.line, column: mark.column });
-    }
-    Ok(parse(&path.display().to_string(), bytes, known)?)
+    String::from_utf8(bytes).map_err(|error| {
+        let valid = error.utf8_error().valid_up_to();
+        let mark = mark_after(error.as_bytes(), valid);
+        LoadError::NotUtf8 { path: path.into(), line: mark.line, column: mark.column }
+    })
 }
 
 /// What a file holds, as far as it is read.

@@ -16,6 +16,8 @@ use crate::known::{Known, Part, find};
 pub struct Config {
     /// Address of the HTTP server; parses as `SocketAddr`.
     pub listen: String,
+    /// The web configuration file, as the file names it; `None`: plain HTTP for everybody.
+    pub web_config: Option<PathBuf>,
     /// Name of the node in labels and events; `None`: the kernel's host name.
     pub node_name: Option<String>,
     /// Names and labels of the metrics.
@@ -56,6 +58,12 @@ pub(crate) struct File {
     /// Address and port of the HTTP server (`/metrics`, `/status`): an IPv4 address, or an IPv6 address in brackets,
     /// then a port. `0.0.0.0:9102` listens on every IPv4 address, `[::]:9102` on every address.
     pub(crate) listen: String,
+    /// A file with TLS and credentials of the HTTP server, in the shape that Prometheus exporters share
+    /// (`tls_server_config`, `basic_auth_users`); docs/guides/prometheus.md tells its keys. It is read again when it or a
+    /// file that it names changes. A relative path is taken from the folder of this file. Without it, plain HTTP for
+    /// everybody.
+    #[schemars(length(min = 1))]
+    web_config: Option<PathBuf>,
     /// Name of this node in labels and events. Without it, the kernel's host name.
     #[schemars(length(min = 1, max = 253))]
     node_name: Option<String>,
@@ -212,6 +220,7 @@ impl Default for File {
     fn default() -> Self {
         Self {
             listen: "0.0.0.0:9102".to_owned(),
+            web_config: None,
             node_name: None,
             probes: None,
             sinks: None,
@@ -274,6 +283,7 @@ impl File {
         };
         Config {
             listen: self.listen,
+            web_config: self.web_config,
             node_name: self.node_name,
             metrics: self.metrics,
             probes: resolve(self.probes.unwrap_or_else(|| on(&known.probes)), &known.probes),
@@ -337,6 +347,7 @@ mod tests {
         assert_eq!(config.probes[1].args, serde_json::json!({}));
         assert_eq!(config.sinks[0].name, "loki");
         assert_eq!(config.listen, "[::]:9000");
+        assert_eq!(config.web_config.as_deref(), Some(std::path::Path::new("web.yml")));
         assert_eq!(config.node_name.as_deref(), Some("node-1"));
         assert_eq!(config.metrics.names, Names::Both);
         assert_eq!(config.metrics.labels.pod, "pod");

@@ -1,5 +1,8 @@
 //! From the bytes of a file to a valid [`Config`], or to every problem of the file at once.
 
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
 use crate::known::Known;
 use crate::load::SIZE_LIMIT;
 use crate::model::{Config, File};
@@ -14,6 +17,17 @@ pub fn parse(source_name: &str, text: impl AsRef<[u8]>, known: &Known) -> Result
 }
 
 fn check(bytes: &[u8], known: &Known) -> Result<Config, Vec<Problem>> {
+    let schema = crate::schema(known);
+    let file: File = typed(bytes, &schema, |root| rules::check(&schema, root, known))?;
+    Ok(file.into_config(known))
+}
+
+/// Reads a file under a schema that was made from `T`, and under what `rules` finds beside.
+pub(crate) fn typed<T: DeserializeOwned>(
+    bytes: &[u8],
+    schema: &Value,
+    rules: impl FnOnce(&Node) -> Vec<Problem>,
+) -> Result<T, Vec<Problem>> {
     let whole = |mark, message| vec![Problem::new(mark, "", message)];
     if bytes.len() as u64 > SIZE_LIMIT {
         return Err(whole(
@@ -37,16 +51,13 @@ fn check(bytes: &[u8], known: &Known) -> Result<Config, Vec<Problem>> {
         None if problems.is_empty() => Node::empty_map(Mark::START),
         None => return Err(problems),
     };
-    let schema = crate::schema(known);
-    problems.extend(validate::validate(&schema, &schema, &root, ""));
-    problems.extend(rules::check(&schema, &root, known));
+    problems.extend(validate::validate(schema, schema, &root, ""));
+    problems.extend(rules(&root));
     if !problems.is_empty() {
         return Err(problems);
     }
     // The schema is made from this very type, so an error here is a gap in the validator; it is still no panic.
-    let file: File =
-        serde_json::from_value(root.to_json()).map_err(|error| whole(root.mark, error.to_string()))?;
-    Ok(file.into_config(known))
+    serde_json::from_value(root.to_json()).map_err(|error| whole(root.mark, error.to_string()))
 }
 
 /// The place of byte `at`, when everything before it is UTF-8.

@@ -1,7 +1,7 @@
 //! The command line: what can be asked of `netsonde`, and with which exit code it ends.
 
 use std::io::{IsTerminal as _, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand, ValueEnum};
 use netsonde_config::{Config, LoadError};
@@ -9,6 +9,8 @@ use netsonde_probes::os::Host;
 
 use crate::events::schema;
 use crate::events::watch::{self, Watch};
+use crate::http::Web;
+use crate::reload::Served;
 use crate::scrape::Format;
 use crate::{docs, parts, run};
 
@@ -40,11 +42,17 @@ pub enum Command {
         /// Where to serve, in place of the configuration's `listen`.
         #[arg(long, value_name = "ADDRESS:PORT")]
         listen: Option<std::net::SocketAddr>,
+        /// TLS and credentials of the server, in place of the configuration's `web_config`.
+        #[arg(long = "web.config.file", value_name = "FILE")]
+        web_config: Option<PathBuf>,
     },
     /// Check a configuration file and print every problem in it.
     Check {
         /// The file.
         file: PathBuf,
+        /// A web configuration file to check too, with the files that it names.
+        #[arg(long = "web.config.file", value_name = "FILE")]
+        web_config: Option<PathBuf>,
     },
     /// Print the JSON Schema of the configuration file, or of events.
     Schema {
@@ -137,8 +145,10 @@ pub fn log(cli: &Cli) {
 
 pub fn dispatch(command: Command) -> Result<(), Failure> {
     match command {
-        Command::Run { config, listen } => run::run(config.as_deref(), listen),
-        Command::Check { file } => check(&file),
+        Command::Run { config, listen, web_config } => {
+            run::run(config.as_deref(), Served { listen, web_config })
+        }
+        Command::Check { file, web_config } => check(&file, web_config.as_deref()),
         Command::Schema { events } => {
             let catalogue = parts::catalogue(&offline()?);
             let schema = if events {
@@ -171,10 +181,15 @@ pub fn dispatch(command: Command) -> Result<(), Failure> {
     }
 }
 
-fn check(file: &std::path::Path) -> Result<(), Failure> {
+fn check(file: &Path, web_config: Option<&Path>) -> Result<(), Failure> {
     let known = parts::known(&parts::catalogue(&offline()?));
     let Config { probes, .. } = netsonde_config::load(file, &known)?;
-    Ok(print(&format!("{}: good, {} probes\n", file.display(), probes.len()))?)
+    print(&format!("{}: good, {} probes\n", file.display(), probes.len()))?;
+    if let Some(path) = web_config {
+        Web::load(Some(path)).map_err(|why| Failure { code: 1, error: anyhow::anyhow!(why) })?;
+        print(&format!("{}: good\n", path.display()))?;
+    }
+    Ok(())
 }
 
 /// The catalogue needs a machine to start probes on; these commands start none.

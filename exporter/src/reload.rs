@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use crate::discovery::Discovery;
 use crate::discovery::cri::Wanted;
 use crate::events::{self, Bus};
+use crate::http::{Place, Tally, Web};
 use crate::node;
 use crate::outlets::Outlets;
 use crate::scrape::Style;
@@ -37,8 +38,8 @@ pub struct Reloads {
 pub struct Agent {
     pub known: Known,
     pub file: Option<PathBuf>,
-    /// `--listen`, which wins over the file.
-    pub listen: Option<SocketAddr>,
+    /// What the command line says of the server.
+    pub served: Served,
     pub paths: Paths,
     pub discovery: Discovery,
     pub supervisor: Arc<Mutex<Supervisor>>,
@@ -46,7 +47,34 @@ pub struct Agent {
     pub outlets: Arc<Outlets>,
     pub style: Arc<Mutex<Arc<Style>>>,
     pub reloads: Arc<Mutex<Reloads>>,
-    pub address: watch::Sender<SocketAddr>,
+    pub place: watch::Sender<Place>,
+    pub tally: Arc<Tally>,
+}
+
+/// What the command line says of the server; it wins over the file.
+#[derive(Debug, Clone, Default)]
+pub struct Served {
+    /// `--listen`
+    pub listen: Option<SocketAddr>,
+    /// `--web.config.file`
+    pub web_config: Option<PathBuf>,
+}
+
+impl Served {
+    /// Where to serve and under which rules, all files read. `file` is the configuration file, whose folder a relative
+    /// path in it is taken from.
+    pub fn place(&self, config: &Config, file: Option<&Path>) -> Result<Place, String> {
+        let address = match self.listen {
+            Some(listen) => listen,
+            None => {
+                config.listen.parse().map_err(|_| format!("listen: {} is no address:port", config.listen))?
+            }
+        };
+        let folder = file.and_then(Path::parent).unwrap_or(Path::new(""));
+        let of_file = || config.web_config.as_ref().map(|path| folder.join(path));
+        let web = Web::load(self.web_config.clone().or_else(of_file).as_deref());
+        Ok(Place { address, web: web.map_err(|why| format!("web_config: {why}"))? })
+    }
 }
 
 /// The folders and the procfs of a configuration.
@@ -101,16 +129,11 @@ impl Agent {
         if paths(config) != self.paths {
             return Err("paths cannot change while the agent runs; restart it".into());
         }
-        let listen = match self.listen {
-            Some(listen) => listen,
-            None => {
-                config.listen.parse().map_err(|_| format!("listen: {} is no address:port", config.listen))?
-            }
-        };
+        let place = self.served.place(config, self.file.as_deref())?;
         // A new address is tried before anything else changes.
-        let moved = *self.address.borrow() != listen;
-        if moved && let Err(error) = std::net::TcpListener::bind(listen) {
-            return Err(format!("cannot listen on {listen}: {error}"));
+        let moved = self.place.borrow().address != place.address;
+        if moved && let Err(error) = std::net::TcpListener::bind(place.address) {
+            return Err(format!("cannot listen on {}: {error}", place.address));
         }
         let style = style(config);
         // Before the probes, so that the first event of a new one finds its sinks.
@@ -126,9 +149,8 @@ impl Agent {
         }
         self.bus.configure(&style.node, events(config));
         *self.style.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(style);
-        if moved {
-            self.address.send_replace(listen);
-        }
+        self.tally.web_taken(place.web.file().map(Path::to_owned));
+        self.place.send_replace(place);
         let mut reloads = self.reloads.lock().unwrap_or_else(PoisonError::into_inner);
         reloads.taken += 1;
         reloads.taken_at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64());

@@ -1,6 +1,5 @@
 //! The assembly: every part of the agent, in the order in which it starts.
 
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -14,7 +13,7 @@ use crate::cli::Failure;
 use crate::discovery::Discovery;
 use crate::events::Bus;
 use crate::outlets::Outlets;
-use crate::reload::{self, Agent, Reloads};
+use crate::reload::{self, Agent, Reloads, Served};
 use crate::scrape::{Format, Scraper};
 use crate::selfmetrics::SelfMetrics;
 use crate::status::Status;
@@ -26,7 +25,7 @@ const DRAIN: Duration = Duration::from_millis(200);
 const FLUSH: Duration = Duration::from_secs(1);
 
 /// Runs until SIGTERM or SIGINT.
-pub fn run(file: Option<&Path>, listen: Option<SocketAddr>) -> Result<(), Failure> {
+pub fn run(file: Option<&Path>, served: Served) -> Result<(), Failure> {
     // Watched before it is read, so that no change in between is missed.
     let (reload, mut wanted) = mpsc::channel::<()>(1);
     let _watch = file.map(|file| watch_file(file, reload.clone())).transpose()?;
@@ -44,22 +43,22 @@ pub fn run(file: Option<&Path>, listen: Option<SocketAddr>) -> Result<(), Failur
     let reloads = Arc::new(Mutex::new(Reloads::default()));
     let outlets = Arc::new(Outlets::new(Arc::clone(&bus)));
     let own = SelfMetrics::new(discovery.clone(), Arc::clone(&reloads), Arc::clone(&bus));
-    let own = Arc::new(own.with_sinks(Arc::clone(&outlets)));
+    let tally = Arc::<http::Tally>::default();
+    let own = Arc::new(own.with_sinks(Arc::clone(&outlets)).with_server(Arc::clone(&tally)));
+    let refused = |why: String| Failure { code: 1, error: anyhow::anyhow!(why) };
 
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start tokio")?;
     runtime
         .block_on(async {
-            let address = match listen {
-                Some(listen) => listen,
-                None => config.listen.parse().with_context(|| format!("listen: {}", config.listen))?,
-            };
-            let listener = http::bind(address).await?;
-            let (address, addresses) = watch::channel(address);
+            // Before anything listens: a server whose rules cannot be read is not opened without them.
+            let place = served.place(&config, file).map_err(refused)?;
+            let listener = http::bind(place.address).await?;
+            let (place, places) = watch::channel(place);
             let agent = Arc::new(Agent {
                 known,
                 file: file.map(Path::to_owned),
-                listen,
+                served,
                 paths: reload::paths(&config),
                 discovery: discovery.clone(),
                 supervisor: Arc::clone(&supervisor),
@@ -67,19 +66,20 @@ pub fn run(file: Option<&Path>, listen: Option<SocketAddr>) -> Result<(), Failur
                 outlets: Arc::clone(&outlets),
                 style: Arc::clone(&style),
                 reloads: Arc::clone(&reloads),
-                address,
+                place,
+                tally: Arc::clone(&tally),
             });
-            agent.reconcile(&config).map_err(|why| Failure { code: 1, error: anyhow::anyhow!(why) })?;
+            agent.reconcile(&config).map_err(refused)?;
             discovery.follow(changes).context("cannot start a thread")?;
             let scraper = Scraper::start(supervisor, style, own).context("cannot start a thread")?;
             let status = Status { agent: Arc::clone(&agent) };
 
             let (stop, stopped) = oneshot::channel();
-            let server = tokio::spawn(http::serve(
+            let serving = tokio::spawn(http::serve(
                 listener,
-                addresses,
+                places,
                 stopped,
-                http::Routes { scraper, status, bus },
+                http::Routes { scraper, status, bus, tally },
             ));
             tracing::info!(namespaces = discovery.topology().len(), "netsonde runs");
 
@@ -103,7 +103,7 @@ pub fn run(file: Option<&Path>, listen: Option<SocketAddr>) -> Result<(), Failur
             }
             tracing::info!("netsonde stops");
             let _ = stop.send(());
-            let _ = server.await;
+            let _ = serving.await;
             // What the kernel has told goes to the sinks, and what they have goes out.
             agent.supervisor.lock().unwrap_or_else(PoisonError::into_inner).stop(DRAIN);
             outlets.stop(FLUSH);

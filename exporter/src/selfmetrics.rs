@@ -10,6 +10,7 @@ use netsonde_sinks::Counts;
 use crate::discovery::Discovery;
 use crate::discovery::cri::{Network, Record};
 use crate::events::Bus;
+use crate::http::Tally;
 use crate::outlets::Outlets;
 use crate::reload::Reloads;
 use crate::supervisor::{State, Supervisor};
@@ -75,6 +76,12 @@ own! {
     RELOADS = "config_reloads", Counter, ["result"], "Configurations that were taken (ok) or refused (refused) since the start.";
     RELOAD_OK = "config_last_reload_successful", Gauge, [], "1 when the configuration file as it is now is in force.";
     RELOAD_TIME = "config_last_reload_success_timestamp_seconds", Gauge, [], "When a configuration was last taken, in seconds since 1970.";
+    CONNECTIONS = "http_connections", Gauge, [], "Connections to the HTTP server that are open.";
+    HTTP_REFUSED = "http_refused_connections", Counter, ["reason"], "Connections that were closed before they asked for anything: too_many, handshake (no TLS, or no good certificate), slow (nothing whole in time).";
+    HTTP_DENIED = "http_denied_requests", Counter, ["reason"], "Requests that were denied: no_credentials, wrong_credentials, busy (too many passwords to check at once).";
+    WEB_RELOADS = "web_config_reloads", Counter, ["result"], "Web configurations that were taken (ok) or refused (refused); absent without one.";
+    WEB_OK = "web_config_last_reload_successful", Gauge, [], "1 when the web configuration file and the files that it names are in force as they are now; absent without one.";
+    WEB_TIME = "web_config_last_reload_success_timestamp_seconds", Gauge, [], "When a web configuration was last taken, in seconds since 1970; absent without one.";
     CPU = "process_cpu_seconds", Counter, [], "CPU time of the agent, user and system.";
     RSS = "process_resident_memory_bytes", Gauge, [], "Memory of the agent that is in RAM.";
     VSZ = "process_virtual_memory_bytes", Gauge, [], "Address space of the agent.";
@@ -100,6 +107,7 @@ pub struct SelfMetrics {
     reloads: Arc<Mutex<Reloads>>,
     bus: Arc<Bus>,
     outlets: Option<Arc<Outlets>>,
+    tally: Option<Arc<Tally>>,
     scrapes: AtomicU64,
     shared: AtomicU64,
 }
@@ -107,12 +115,17 @@ pub struct SelfMetrics {
 impl SelfMetrics {
     pub fn new(discovery: Discovery, reloads: Arc<Mutex<Reloads>>, bus: Arc<Bus>) -> Self {
         let (scrapes, shared) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { discovery, reloads, bus, outlets: None, scrapes, shared }
+        Self { discovery, reloads, bus, outlets: None, tally: None, scrapes, shared }
     }
 
     /// With the sinks of a running agent.
     pub fn with_sinks(self, outlets: Arc<Outlets>) -> Self {
         Self { outlets: Some(outlets), ..self }
+    }
+
+    /// With what the server of a running agent counts.
+    pub fn with_server(self, tally: Arc<Tally>) -> Self {
+        Self { tally: Some(tally), ..self }
     }
 
     pub fn scraped(&self) {
@@ -143,6 +156,9 @@ impl SelfMetrics {
             out.add(&RELOADS, vec![("result", "refused".into())], reloads.refused as f64);
             out.add(&RELOAD_OK, vec![], f64::from(u8::from(reloads.problem.is_none())));
             out.add(&RELOAD_TIME, vec![], reloads.taken_at);
+        }
+        if let Some(tally) = &self.tally {
+            server(&mut out, tally);
         }
         process(&mut out);
         out.0
@@ -269,6 +285,23 @@ fn add_sink(out: &mut Families, sink: &str, counts: &Counts) {
     out.add(&SINK_BUFFER_BYTES, vec![sink()], counts.buffer_bytes as f64);
     if let Some(at) = counts.last_success {
         out.add(&SINK_SUCCESS, vec![sink()], at as f64);
+    }
+}
+
+fn server(out: &mut Families, tally: &Tally) {
+    out.add(&CONNECTIONS, vec![], tally.connections() as f64);
+    for (reason, count) in tally.refused() {
+        out.add(&HTTP_REFUSED, vec![("reason", reason.into())], count as f64);
+    }
+    for (reason, count) in tally.denied() {
+        out.add(&HTTP_DENIED, vec![("reason", reason.into())], count as f64);
+    }
+    let web = tally.web();
+    if web.file.is_some() {
+        out.add(&WEB_RELOADS, vec![("result", "ok".into())], web.taken as f64);
+        out.add(&WEB_RELOADS, vec![("result", "refused".into())], web.refused as f64);
+        out.add(&WEB_OK, vec![], f64::from(u8::from(web.problem.is_none())));
+        out.add(&WEB_TIME, vec![], web.taken_at);
     }
 }
 

@@ -7,6 +7,7 @@ use netsonde_sinks::Counts;
 use serde_json::{Value, json};
 
 use crate::discovery::cri::Record;
+use crate::http::WebState;
 use crate::reload::Agent;
 
 #[derive(Clone)]
@@ -67,6 +68,7 @@ impl Status {
                 "refused": reloads.refused,
                 "taken_at": reloads.taken_at,
             },
+            "web_config": web(&agent.tally.web()),
             "probes": probes,
             "sinks": agent.outlets.counts().iter().map(|(name, counts)| sink(name, counts)).collect::<Vec<_>>(),
             "runtime": agent.discovery.runtime().map(|runtime| asked(&runtime.record(), last.notes.missing)),
@@ -93,6 +95,22 @@ fn asked(runtime: &Record, missing: usize) -> Value {
         "age_seconds": runtime.listed.map(|at| at.elapsed().as_secs_f64()),
         "last_error": runtime.last_error,
     })
+}
+
+/// `null` where no web configuration file is in use.
+fn web(web: &WebState) -> Value {
+    let WebState { file, taken, refused, taken_at, problem } = web;
+    match file {
+        None => Value::Null,
+        Some(file) => json!({
+            "file": file,
+            "in_force": problem.is_none(),
+            "problem": problem,
+            "taken": taken,
+            "refused": refused,
+            "taken_at": taken_at,
+        }),
+    }
 }
 
 fn sink(name: &str, counts: &Counts) -> Value {

@@ -17,6 +17,8 @@ pub mod logql;
 pub mod loki;
 pub mod netns;
 pub mod page;
+pub mod pki;
+pub mod prometheus;
 pub mod promql;
 pub mod records;
 pub mod running;

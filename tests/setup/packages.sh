@@ -34,8 +34,10 @@ if [ "$need" = test ]; then
     # The kernel side is compiled for arm64 too.
     [ -e /usr/aarch64-linux-gnu/include/asm/ptrace.h ] || missing="$missing linux-libc-dev-arm64-cross"
     lacks openssl openssl
+    lacks curl curl
     lacks prometheus prometheus
     lacks promtool prometheus
+    lacks prometheus-alertmanager prometheus-alertmanager
     lacks prometheus-node-exporter prometheus-node-exporter
     # They run Grafana's parser of LogQL.
     lacks node nodejs

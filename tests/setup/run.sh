@@ -134,7 +134,7 @@ want unit && tests doctests 600 --doc # there may be none
 want golden && tests golden 300 --test golden
 if want lab; then
     tests reference 300 --test reference
-    tests http 300 --test http
+    tests http 300 --test http --test web
     tests "bad input" 300 --test bad_input --test reload
     tests sinks 300 --test sinks
     # shellcheck disable=SC2046 # a list of words
@@ -147,6 +147,9 @@ if want lab; then
     tests pods 900 --test pods -- --test-threads=1
 fi
 want prometheus && tests prometheus 300 --test prometheus
+want prometheus && tests rules 300 --test rules
+# One at a time: it watches that a quiet agent raises no alert.
+want prometheus && tests alerts 600 --test alerts -- --test-threads=1
 want prometheus && tests dashboards 600 --test dashboards
 want prometheus && tests logql 300 --test logql
 want docs && check docs 120 make --no-print-directory docs-check

@@ -1,9 +1,12 @@
 //! `netsonde events`: reads `/events` of a running agent and prints each event.
 
+use std::fs;
 use std::io::{IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
+use reqwest::{Certificate, Client, RequestBuilder};
 use serde_json::{Map, Value};
 
 /// What to ask for and how to print it.
@@ -30,6 +33,18 @@ pub struct Watch {
     /// Where the agent serves.
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9102")]
     url: String,
+    /// A PEM file with the authority that signed the agent's certificate, beside those of the system.
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
+    /// The user of basic auth; needs --password-file.
+    #[arg(long, value_name = "NAME", requires = "password_file")]
+    user: Option<String>,
+    /// A file with the user's password.
+    #[arg(long, value_name = "FILE", requires = "user")]
+    password_file: Option<PathBuf>,
+    /// A file with the token that the agent asks for.
+    #[arg(long, value_name = "FILE", conflicts_with = "user")]
+    bearer_token_file: Option<PathBuf>,
     /// How to print: text on a terminal, json elsewhere.
     #[arg(long, value_enum, default_value = "auto")]
     output: Form,
@@ -71,8 +86,8 @@ async fn print(watch: &Watch) -> anyhow::Result<()> {
     ];
     query.extend(only.into_iter().filter_map(|(key, value)| Some((key, value.clone()?))));
     let reach = || format!("cannot reach an agent at {url} (--url names another place)");
-    let request = reqwest::Client::new().get(format!("{url}/events")).query(&query);
-    let mut answer = request.send().await.with_context(reach)?;
+    let mut answer =
+        request(watch, &format!("{url}/events"))?.query(&query).send().await.with_context(reach)?;
     if !answer.status().is_success() {
         let status = answer.status();
         bail!("{url}/events answered {status}: {}", answer.text().await.unwrap_or_default().trim());
@@ -94,6 +109,29 @@ async fn print(watch: &Watch) -> anyhow::Result<()> {
         bail!("the agent has ended the stream");
     }
     Ok(())
+}
+
+/// A request with what the agent's web configuration asks for.
+fn request(watch: &Watch, url: &str) -> anyhow::Result<RequestBuilder> {
+    let read =
+        |path: &Path| fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()));
+    let mut client = Client::builder();
+    if let Some(path) = &watch.ca_file {
+        let authorities = Certificate::from_pem_bundle(read(path)?.as_bytes());
+        for authority in authorities.with_context(|| format!("{}: no certificates", path.display()))? {
+            client = client.add_root_certificate(authority);
+        }
+    }
+    let request = client.build().context("cannot make an HTTP client")?.get(url);
+    if let Some(path) = &watch.bearer_token_file {
+        return Ok(request.bearer_auth(read(path)?.trim()));
+    }
+    Ok(match (&watch.user, &watch.password_file) {
+        (Some(user), Some(path)) => {
+            request.basic_auth(user, Some(read(path)?.trim_end_matches(['\r', '\n'])))
+        }
+        _ => request,
+    })
 }
 
 /// `false` when nobody reads any more.

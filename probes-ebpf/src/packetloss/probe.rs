@@ -157,7 +157,7 @@ fn start(args: &serde_json::Value, kernel: &Kernel) -> Started {
             "it needs the setting stacks"
         };
         let state = HookState::Unsupported(why.into());
-        ledger.object().note(HookStatus { name: CHAIN.name, state });
+        ledger.object().note(HookStatus::new(CHAIN.name, state));
     }
     let ring = ledger.ring()?;
     let names = kernel.drop_reasons()?;
@@ -173,7 +173,7 @@ fn start(args: &serde_json::Value, kernel: &Kernel) -> Started {
         && let Err(error) = find.run()
     {
         let why = format!("sockets that listened before are not known: {error}");
-        object.note(HookStatus { name: FIND, state: HookState::Failed(why) });
+        object.note(HookStatus::new(FIND, HookState::Failed(why)));
     }
     let look = object.iterator(LOOK, "packetloss_look", Some("LISTENERS"));
     let symbols = Symbols::open();

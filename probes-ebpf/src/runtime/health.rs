@@ -64,7 +64,7 @@ mod tests {
     const RULE: Sibling = Sibling { hook: "a", at: 0, other: "b", other_at: 1, after: 1000 };
 
     fn hooks(b: HookState) -> [HookStatus; 2] {
-        let status = |name, state| HookStatus { name, state };
+        let status = HookStatus::new;
         [status("a", HookState::Attached("fentry")), status("b", b)]
     }
 
@@ -98,7 +98,7 @@ mod tests {
         let mut without_other = hooks(gone.clone());
         watched.judge(&mut without_other, 0, 1_000_000);
         assert_eq!(without_other[0].state, HookState::Attached("fentry"));
-        let mut without_own = [HookStatus { name: "a", state: gone.clone() }, without_other[1].clone()];
+        let mut without_own = [HookStatus::new("a", gone.clone()), without_other[1].clone()];
         without_own[1].state = HookState::Attached("tp_btf");
         watched.judge(&mut without_own, 0, 1_000_000);
         assert_eq!(without_own[0].state, gone);

@@ -274,7 +274,7 @@ impl Object {
             return None;
         }
         self.walk(program, map)
-            .map_err(|why| self.note(HookStatus { name: hook, state: HookState::Failed(why) }))
+            .map_err(|why| self.note(HookStatus::new(hook, HookState::Failed(why))))
             .ok()
     }
 

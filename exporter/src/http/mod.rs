@@ -1,4 +1,14 @@
 //! What is served: `/metrics`, `/events`, `/healthz`, `/readyz`, `/status`. Everything else is 404.
+//!
+//! Where the web configuration file asks for credentials, everything needs them but `/healthz` and `/readyz`, which the
+//! kubelet asks without any and which say nothing but a word.
+
+mod auth;
+mod patient;
+mod server;
+mod tally;
+mod tls;
+mod web;
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -7,25 +17,47 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::Router;
-use axum::extract::{RawQuery, State};
+use axum::extract::{RawQuery, Request, State};
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
+use tokio::time::MissedTickBehavior;
 
 use crate::events::{Bus, stream};
 use crate::scrape::{Format, Scraper};
 use crate::status::Status;
 
+use server::Server;
+use tally::Denied;
+pub use tally::{Tally, WebState};
+use web::Policy;
+pub use web::Web;
+
 /// Prometheus's own default, where the scraper does not say.
 pub const WITHIN: Duration = Duration::from_secs(10);
+
+/// How often the web configuration file and what it names are looked at.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// What needs no credentials.
+const HEALTH: [&str; 2] = ["/healthz", "/readyz"];
 
 #[derive(Clone)]
 pub struct Routes {
     pub scraper: Scraper,
     pub status: Status,
     pub bus: Arc<Bus>,
+    pub tally: Arc<Tally>,
+}
+
+/// Where to serve, and under which rules.
+#[derive(Clone)]
+pub struct Place {
+    pub address: SocketAddr,
+    pub web: Web,
 }
 
 /// Binds, or says in one sentence why not.
@@ -38,29 +70,67 @@ pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
 }
 
 /// Serves until `stop`. When the address changes, the new one is served before the old one is closed. Scrapes that are
-/// on their way are finished, on an address that is left as well as at the end.
+/// on their way are finished, on an address that is left as well as at the end. The rules of an address change with it,
+/// never before: what was asked for on one address is not given away on another.
 pub async fn serve(
     listener: TcpListener,
-    mut addresses: watch::Receiver<SocketAddr>,
+    mut places: watch::Receiver<Place>,
     stop: oneshot::Receiver<()>,
     routes: Routes,
 ) {
-    let mut server = Server::start(listener, routes.clone());
+    let Place { mut address, mut web } = places.borrow_and_update().clone();
+    let start = |listener: TcpListener, policy: &Arc<Policy>| {
+        Server::start(listener, Arc::clone(policy), &routes.tally, |rules| router(routes.clone(), rules))
+    };
+    let mut server = start(listener, &web.policy);
+    let mut look = tokio::time::interval(LOOK);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut stop = std::pin::pin!(stop);
     loop {
         tokio::select! {
             _ = &mut stop => break,
-            changed = addresses.changed() => {
+            changed = places.changed() => {
                 if changed.is_err() {
                     break;
                 }
-                let wanted = *addresses.borrow_and_update();
-                match bind(wanted).await {
-                    Ok(listener) => {
-                        let left = std::mem::replace(&mut server, Server::start(listener, routes.clone()));
-                        tokio::spawn(left.close());
+                let mut wanted = places.borrow_and_update().clone();
+                wanted.web.continues(&web);
+                if wanted.address != address {
+                    match bind(wanted.address).await {
+                        Ok(listener) => {
+                            let next = start(listener, &wanted.web.policy);
+                            tokio::spawn(std::mem::replace(&mut server, next).close());
+                            address = wanted.address;
+                        }
+                        Err(error) => {
+                            tracing::error!("{error:#}; the old address is still served, under the old rules");
+                            continue;
+                        }
                     }
-                    Err(error) => tracing::error!("{error:#}; the old address is still served"),
+                }
+                web = wanted.web;
+                server.obey(&web.policy);
+            }
+            _ = look.tick(), if web.file().is_some() => {
+                let file = web.file().map(std::path::Path::to_owned);
+                // Files may lie on something slow.
+                let looked = tokio::task::spawn_blocking({
+                    let mut web = web.clone();
+                    move || (web.look(), web)
+                });
+                let Ok((news, looked)) = looked.await else { continue };
+                web = looked;
+                match news {
+                    Some(Ok(())) => {
+                        server.obey(&web.policy);
+                        routes.tally.web_taken(file);
+                        tracing::info!("the web configuration is in force");
+                    }
+                    Some(Err(problem)) => {
+                        tracing::error!("the web configuration was refused, nothing was changed: {problem}");
+                        routes.tally.web_refused(problem);
+                    }
+                    None => {}
                 }
             }
         }
@@ -68,39 +138,8 @@ pub async fn serve(
     server.close().await;
 }
 
-/// One address that is served.
-struct Server {
-    task: tokio::task::JoinHandle<std::io::Result<()>>,
-    close: oneshot::Sender<()>,
-}
-
-/// How long a scrape that is on its way may take to finish.
-const DRAIN: Duration = Duration::from_secs(1);
-
-impl Server {
-    fn start(listener: TcpListener, routes: Routes) -> Self {
-        if let Ok(address) = listener.local_addr() {
-            tracing::info!(%address, "serving /metrics");
-        }
-        let (close, closed) = oneshot::channel::<()>();
-        let closed = async {
-            // Dropping the sender closes as well.
-            let _ = closed.await;
-        };
-        let serving = axum::serve(listener, router(routes)).with_graceful_shutdown(closed);
-        Self { task: tokio::spawn(async { serving.await }), close }
-    }
-
-    async fn close(self) {
-        let _ = self.close.send(());
-        let abort = self.task.abort_handle();
-        if tokio::time::timeout(DRAIN, self.task).await.is_err() {
-            abort.abort();
-        }
-    }
-}
-
-fn router(routes: Routes) -> Router {
+fn router(routes: Routes, rules: watch::Receiver<Arc<Policy>>) -> Router {
+    let tally = Arc::clone(&routes.tally);
     Router::new()
         .route("/metrics", get(metrics))
         .route("/events", get(events))
@@ -108,6 +147,32 @@ fn router(routes: Routes) -> Router {
         .route("/readyz", get(ready))
         .route("/status", get(status))
         .with_state(routes)
+        .layer(from_fn_with_state((rules, tally), admit))
+}
+
+/// Lets a request through that may be answered, as the rules are now.
+async fn admit(
+    State((rules, tally)): State<(watch::Receiver<Arc<Policy>>, Arc<Tally>)>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if HEALTH.contains(&request.uri().path()) {
+        return next.run(request).await;
+    }
+    let policy = Arc::clone(&rules.borrow());
+    let Err(why) = policy.auth.admit(request.headers().get(header::AUTHORIZATION)).await else {
+        return next.run(request).await;
+    };
+    tally.deny(why);
+    if why == Denied::Busy {
+        let later = [(header::RETRY_AFTER, "1")];
+        return (StatusCode::SERVICE_UNAVAILABLE, later, "too many passwords to check\n").into_response();
+    }
+    let mut answer = (StatusCode::UNAUTHORIZED, "unauthorized\n").into_response();
+    for challenge in policy.auth.challenges() {
+        answer.headers_mut().append(header::WWW_AUTHENTICATE, challenge);
+    }
+    answer
 }
 
 async fn metrics(State(routes): State<Routes>, headers: HeaderMap) -> Response {
