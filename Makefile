@@ -5,7 +5,7 @@ JOBS := $(shell nproc)
 ARGS ?=
 PAGES := metrics events config
 
-.PHONY: run build test test-kernels lint docs docs-check bench clean
+.PHONY: run build test test-kernels lint docs docs-check manifests image deb bench clean
 
 ## Builds netsonde and runs it: http://localhost:9102/metrics. Root sees every namespace, others only their own.
 run: packages-run build
@@ -39,6 +39,20 @@ docs-check: packages-run
 	    { echo "docs/reference/$$page.md is out of date: run make docs"; exit 1; }; done
 	target/debug/netsonde docs example | diff -u config/netsonde.yaml - || \
 	    { echo "config/netsonde.yaml is out of date: run make docs"; exit 1; }
+
+## Writes what is made in deploy/: the chart's copies of what the program says, and the manifests for kustomize.
+manifests: packages-test
+	cargo build --locked -j $(JOBS) --workspace --bins
+	tests/setup/tools.sh
+	deploy/render.sh
+
+## target/image/netsonde-ARCH.tar, for `docker load` and `ctr image import`: a static release build.
+image: packages-run
+	deploy/image/build.sh
+
+## target/debian/netsonde_VERSION_ARCH.deb.
+deb: packages-run
+	deploy/debian/build.sh
 
 ## What netsonde costs: scrapes at 1 to 500 namespaces, each eBPF program, events, traffic with and without. Needs root.
 bench: packages-test build

@@ -108,6 +108,8 @@ pub enum DocsPage {
     Example,
     /// The operator's page of every probe: how to read it, what it needs, what it costs.
     Guides,
+    /// The capabilities that the agent and each probe need, as YAML.
+    Rights,
 }
 
 /// Why the command ends, and with which code.
@@ -175,6 +177,7 @@ pub fn dispatch(command: Command) -> Result<(), Failure> {
                         + "\n"
                 }
                 DocsPage::Example => netsonde_config::example(&known),
+                DocsPage::Rights => docs::rights::page(&catalogue),
             };
             Ok(print(&text)?)
         }

@@ -15,6 +15,7 @@ pub mod kernel;
 pub mod lab;
 pub mod logql;
 pub mod loki;
+pub mod manifests;
 pub mod netns;
 pub mod page;
 pub mod pki;

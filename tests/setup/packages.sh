@@ -35,6 +35,11 @@ if [ "$need" = test ]; then
     [ -e /usr/aarch64-linux-gnu/include/asm/ptrace.h ] || missing="$missing linux-libc-dev-arm64-cross"
     lacks openssl openssl
     lacks curl curl
+    lacks jq jq
+    lacks dpkg-shlibdeps dpkg-dev
+    lacks systemd-analyze systemd
+    python3 -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3-venv"
+    [ -e /etc/ssl/certs/ca-certificates.crt ] || missing="$missing ca-certificates"
     lacks prometheus prometheus
     lacks promtool prometheus
     lacks prometheus-alertmanager prometheus-alertmanager

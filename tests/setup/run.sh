@@ -18,7 +18,7 @@ export NETSONDE_SKIPS=$scratch/skips
 passed=0
 failed=0
 
-wanted=" ${*:-format clippy unit golden lab prometheus docs arm64 ${ALSO:-}} "
+wanted=" ${*:-format clippy unit golden lab prometheus deploy docs arm64 ${ALSO:-}} "
 want() { [[ $wanted == *" $1 "* ]]; }
 
 step() { printf '\n== %s\n' "$1"; }
@@ -141,6 +141,8 @@ if want lab; then
     tests lab 1200 $(labs)
     # One at a time: a flood in one would fill the ring buffers that another reads.
     tests latency 600 --test lab_latency -- --test-threads=1
+    # One at a time: each runs a container runtime.
+    tests daemonset 600 --test daemonset -- --test-threads=1
     # One at a time: these count the agent's descriptors and watch how fast namespaces go.
     tests namespaces 600 --test namespaces -- --test-threads=1
     # One at a time: each has a containerd of its own.
@@ -152,6 +154,7 @@ want prometheus && tests rules 300 --test rules
 want prometheus && tests alerts 600 --test alerts -- --test-threads=1
 want prometheus && tests dashboards 600 --test dashboards
 want prometheus && tests logql 300 --test logql
+want deploy && tests deployment 600 --test manifests --test package
 want docs && check docs 120 make --no-print-directory docs-check
 want arm64 && check arm64 120 tests/setup/arm64.sh
 # What the kernels differ in. At most some minutes for each, of which there are two.

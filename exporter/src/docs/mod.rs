@@ -3,6 +3,7 @@
 pub mod events;
 pub mod metrics;
 pub mod probes;
+pub mod rights;
 
 /// Text for one cell of a Markdown table.
 fn cell(text: &str) -> String {

@@ -23,7 +23,7 @@ pub static SPEC: ProbeSpec<Host> = ProbeSpec {
         guide: include_str!("README.md"),
         metrics: metrics::ALL,
         events: &[],
-        needs: &["CAP_SYS_PTRACE, to list /proc/PID/fd of other users' processes"],
+        needs: &["CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, to list /proc/PID/fd of other users' processes"],
         default_on: true,
         settings: schema::<Settings>,
     },

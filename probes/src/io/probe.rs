@@ -32,7 +32,7 @@ pub static SPEC: ProbeSpec<Host> = ProbeSpec {
         guide: include_str!("README.md"),
         metrics: metrics::ALL,
         events: &[],
-        needs: &["CAP_SYS_PTRACE, to read /proc/PID/io of other users' processes"],
+        needs: &["CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, to read /proc/PID/io of other users' processes"],
         default_on: true,
         settings: schema::<NoSettings>,
     },

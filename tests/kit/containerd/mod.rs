@@ -24,10 +24,23 @@ use crate::{Netns, Running, running, shell, until};
 static COUNT: AtomicU32 = AtomicU32::new(0);
 const STARTS: Duration = Duration::from_secs(20);
 
+/// Where a containerd with mounts of its own has its folder, with the usual socket in it.
+pub const FOLDER: &str = "/run/containerd";
+
+/// The same command with the mounts that a process holds.
+fn entering(mounts: &Running, command: &Command) -> Command {
+    let mut entering = Command::new("nsenter");
+    entering.arg(format!("--mount=/proc/{}/ns/mnt", mounts.pid())).arg("--");
+    entering.arg(command.get_program()).args(command.get_args());
+    entering
+}
+
 /// A running containerd, with all that runs in it removed on drop.
 #[derive(Debug)]
 pub struct Containerd {
     netns: Option<Netns>,
+    /// Holds the mount namespace that it runs in, where that is not the test's.
+    mounts: Option<Running>,
     process: Option<Running>,
     client: Option<Client>,
     cgroup: String,
@@ -37,27 +50,50 @@ pub struct Containerd {
 impl Containerd {
     /// Starts one that can run sandboxes. Call it on the test's own thread, whose end ends it.
     pub fn start() -> Self {
-        Self::start_in(Some(Netns::new("containerd")))
+        Self::start_in(Some(Netns::new("containerd")), None)
+    }
+
+    /// Starts one whose containers can follow the mounts of any folder (`HostToContainer`), as they can on a node, where
+    /// systemd makes all mounts shared: it has mounts of its own, in which its folder is at [`FOLDER`].
+    pub fn start_with_shared_mounts() -> Self {
+        let mut unshare = running::mortal("unshare");
+        unshare.args(["--mount", "--propagation", "shared", "--", "sleep", "infinity"]);
+        let holder = Running::start(&mut unshare);
+        let mounts = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
+        until("the mounts are its own", STARTS, || {
+            (mounts(&holder.pid().to_string())? != mounts("self")?).then_some(())
+        });
+        Self::start_in(Some(Netns::new("containerd")), Some(holder))
     }
 
     /// Starts one in this machine's own network namespace, for pods with the node's network. Others would lay their
     /// bridge there.
     pub fn start_on_host() -> Self {
-        Self::start_in(None)
+        Self::start_in(None, None)
     }
 
-    fn start_in(netns: Option<Netns>) -> Self {
+    fn start_in(netns: Option<Netns>, mounts: Option<Running>) -> Self {
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let folder = tempfile::Builder::new().prefix("nst-containerd").tempdir();
         let folder = folder.expect("a temporary folder can be made");
         let mut containerd = Self {
             netns,
+            mounts,
             process: None,
             client: None,
             cgroup: format!("/nst{}-{count}", std::process::id()),
             folder,
         };
         containerd.write_settings();
+        if let Some(mounts) = &containerd.mounts {
+            fs::create_dir_all(FOLDER).unwrap_or_else(|e| panic!("{FOLDER}: {e}"));
+            let mut bind = Command::new("mount");
+            bind.arg("--bind").arg(containerd.folder.path()).arg(FOLDER);
+            shell::run(&mut entering(mounts, &bind));
+            // The name by which runtimes are looked for.
+            let usual = containerd.path("containerd.sock");
+            std::os::unix::fs::symlink("sock", usual).expect("a link can be made");
+        }
         containerd.launch();
         containerd.import(&images::pause());
         containerd
@@ -100,11 +136,15 @@ impl Containerd {
     pub fn import(&self, image: &Image) {
         let archive = self.path("image.tar");
         image.write(&archive);
+        self.import_archive(&archive, image.name());
+    }
+
+    /// Makes an image of this name known to it, from its archive.
+    pub fn import_archive(&self, archive: &Path, name: &str) {
         let mut ctr = Command::new("ctr");
         ctr.arg("--address").arg(self.socket()).args(["--namespace", "k8s.io", "images", "import"]);
-        shell::run(ctr.arg("--no-unpack").arg(&archive));
+        shell::run(ctr.arg("--no-unpack").arg(archive));
         // CRI learns of images through events.
-        let name = image.name();
         until(&format!("{name} is known"), STARTS, || self.client().has_image(name).then_some(()));
     }
 
@@ -145,6 +185,9 @@ impl Containerd {
             Some(netns) => netns.mortal("containerd"),
             None => running::mortal("containerd"),
         };
+        if let Some(mounts) = &self.mounts {
+            command = entering(mounts, &command);
+        }
         command.arg("--config").arg(self.path("config.toml")).stdin(Stdio::null());
         command.stdout(log.try_clone().expect("a descriptor can be had twice")).stderr(log);
         let mut process = Running::start(&mut command);

@@ -161,6 +161,27 @@ impl Container {
         self
     }
 
+    /// What the kernel lets it ask for: the runtime's default, or the profile in a file (`seccompProfile`).
+    #[must_use]
+    pub fn seccomp(mut self, file: Option<&Path>) -> Self {
+        let localhost_ref = file.map(|file| file.to_string_lossy().into_owned()).unwrap_or_default();
+        let profile_type = if file.is_some() { 2 } else { 0 };
+        self.security.seccomp = Some(m::SecurityProfile { profile_type, localhost_ref });
+        self
+    }
+
+    /// It sees of /proc and /sys what kubelet lets a container see that asks for nothing else.
+    #[must_use]
+    pub fn masked(mut self) -> Self {
+        let list = |paths: &str| paths.split_whitespace().map(str::to_owned).collect();
+        self.security.masked_paths = list(
+            "/proc/asound /proc/acpi /proc/kcore /proc/keys /proc/latency_stats /proc/timer_list /proc/timer_stats \
+             /proc/sched_debug /proc/scsi /sys/firmware /sys/devices/virtual/powercap",
+        );
+        self.security.readonly_paths = list("/proc/bus /proc/fs /proc/irq /proc/sys /proc/sysrq-trigger");
+        self
+    }
+
     /// How much memory it may use, in bytes.
     #[must_use]
     pub fn memory(mut self, bytes: i64) -> Self {
