@@ -20,14 +20,14 @@ fn refusals_of(ns: &Netns) -> String {
     format!("type=PacketLoss&pod={}", ns.name())
 }
 
-fn is_refusal(event: &&Value) -> bool {
+fn is_refusal(event: &Value) -> bool {
     event.get("listener").is_some()
 }
 
 /// How many refusals the events tell of, with those that they say were held back.
 fn told(agent: &Agent, ns: &Netns) -> u64 {
     let all = events(agent, &refusals_of(ns));
-    all.iter().filter(is_refusal).map(|e| 1 + e["suppressed"].as_u64().unwrap_or_default()).sum()
+    all.iter().filter(|e| is_refusal(e)).map(|e| 1 + e["suppressed"].as_u64().unwrap_or_default()).sum()
 }
 
 /// Twenty connections to a socket that takes two; then all are let go, so that nothing is sent any more.
@@ -54,7 +54,7 @@ fn overflows_are_told(hint: &str, side: usize, listens: &str, listener: &str, ea
     overflow(&pair, &address);
 
     let found = until_events(&agent, &refusals_of(&pair.b), 1);
-    let event = found.iter().find(is_refusal).unwrap_or_else(|| panic!("no refusal: {found:#?}"));
+    let event = found.iter().find(|e| is_refusal(e)).unwrap_or_else(|| panic!("no refusal: {found:#?}"));
     assert_eq!(
         (text(event, "namespace"), text(event, "reason")),
         ("netns", "TCP_LISTEN_OVERFLOW"),
@@ -80,7 +80,7 @@ fn overflows_are_told(hint: &str, side: usize, listens: &str, listener: &str, ea
     assert_eq!(between(&before, &after).grew(&pair.a, "netsonde_packetloss_listener_refusals_total", &[]), 0);
     // Where the function that refuses can be hooked, its packet is at hand.
     let all = events(&agent, &refusals_of(&pair.b));
-    if let Some(with_packet) = all.iter().filter(is_refusal).find(|e| e.get("src").is_some()) {
+    if let Some(with_packet) = all.iter().filter(|e| is_refusal(e)).find(|e| e.get("src").is_some()) {
         assert_eq!((number(with_packet, "dport"), text(with_packet, "protocol")), (7000, "tcp"));
         assert_eq!(text(with_packet, "peer_pod"), pair.a.name());
     } else {
@@ -134,7 +134,7 @@ fn what_a_socket_refused_is_told_at_the_latest_when_it_is_closed() {
     assert_eq!(told(&agent, &pair.b), truth);
     let found = events(&agent, &refusals_of(&pair.b));
     assert!(
-        found.iter().filter(is_refusal).all(|e| number(e, "listener_pid") == u64::from(id)),
+        found.iter().filter(|e| is_refusal(e)).all(|e| number(e, "listener_pid") == u64::from(id)),
         "{found:#?}"
     );
     agent.stop();

@@ -198,15 +198,3 @@ fn what_the_pages_tell_to_ask_can_be_asked() {
     assert!(wrong.is_empty(), "{wrong:#?}");
     assert!(asked > 14, "only {asked} queries were found");
 }
-
-#[test]
-fn the_prometheusrule_is_what_the_rule_files_say() {
-    let made = shell::run(&mut Command::new(shipped("deploy/prometheus/prometheusrule.sh")));
-    let kept = read("deploy/prometheus/prometheusrule.yaml");
-    assert!(made == kept, "deploy/prometheus/prometheusrule.yaml is out of date: run prometheusrule.sh");
-    // Below its head it is the groups of both files and nothing else, two columns to the right.
-    let (_, groups) = kept.split_once("\n  groups:\n").expect("groups");
-    let own = [RULES, ALERTS].map(|path| read(path).split_once("\ngroups:\n").expect("groups").1.to_owned());
-    let indented: Vec<_> = own.concat().lines().map(|line| format!("  {line}")).collect();
-    assert_eq!(groups.lines().collect::<Vec<_>>(), indented);
-}

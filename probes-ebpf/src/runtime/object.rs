@@ -273,9 +273,7 @@ impl Object {
         if !self.has(hook) {
             return None;
         }
-        self.walk(program, map)
-            .map_err(|why| self.note(HookStatus::new(hook, HookState::Failed(why))))
-            .ok()
+        self.walk(program, map).map_err(|why| self.note(HookStatus::new(hook, HookState::Failed(why)))).ok()
     }
 
     fn walk(&self, program: &str, map: Option<&str>) -> Result<Walk, String> {
