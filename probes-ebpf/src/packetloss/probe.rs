@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::object;
 use crate::runtime::{
-    Clock, EventLimit, Hook, Kernel, Ledger, Ring, Role, Rung, Setting, Symbols, Walk, offsets,
+    Clock, EventLimit, Hook, Kernel, Ledger, Ring, Role, Rung, Setting, SharedSymbols, Walk, offsets,
 };
 use kernel::{Drop, Loss, SIZE};
 use metrics::{Direction, Protocol};
@@ -114,7 +114,7 @@ const AT_ONCE: usize = 4096;
 struct PacketLoss {
     ledger: Ledger<SIZE>,
     ring: Ring,
-    symbols: Symbols,
+    symbols: SharedSymbols,
     reasons: BTreeMap<u32, Arc<str>>,
     /// Asks listening sockets what they refused.
     look: Option<Walk>,
@@ -176,8 +176,8 @@ fn start(args: &serde_json::Value, kernel: &Kernel) -> Started {
         object.note(HookStatus::new(FIND, HookState::Failed(why)));
     }
     let look = object.iterator(LOOK, "packetloss_look", Some("LISTENERS"));
-    let symbols = Symbols::open();
-    ledger.object().note(symbols.status());
+    let symbols = kernel.symbols();
+    ledger.object().note(symbols.lock().status());
     let reasons = names.iter().map(|(reason, name)| (*reason, name.as_str().into())).collect();
     Ok(Box::new(PacketLoss { ledger, ring, symbols, reasons, look, interval: listeners }))
 }
@@ -264,14 +264,15 @@ impl Probe for PacketLoss {
     fn drain(&mut self, out: &mut Emitter) -> Result<(), CollectError> {
         let mut losses = Vec::new();
         self.ring.drain(AT_ONCE, |record| losses.push(Loss::read(record)));
-        self.symbols.learn(losses.iter().flat_map(|loss| loss.stack().chain([loss.place])));
+        let mut symbols = self.symbols.lock();
+        symbols.learn(losses.iter().flat_map(|loss| loss.stack().chain([loss.place])));
         let clock = Clock::now();
         for loss in losses {
             let reason = match &loss.refusal {
                 Some(refusal) => refusal.reason().into(),
                 None => name(&self.reasons, loss.reason),
             };
-            out.emit(events::event(loss, reason, &self.symbols, clock));
+            out.emit(events::event(loss, reason, &symbols, clock));
         }
         Ok(())
     }

@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use netsonde_framework::StartError;
 
 use super::btf::Btf;
+use super::symbols::SharedSymbols;
 
 const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 /// The small part of the kernel's type information that the probes need.
@@ -22,6 +23,7 @@ struct Facts {
 #[derive(Debug, Clone)]
 pub struct Kernel {
     facts: Arc<OnceLock<Result<Facts, String>>>,
+    symbols: Arc<OnceLock<SharedSymbols>>,
     live: bool,
     without: Arc<[String]>,
 }
@@ -30,7 +32,7 @@ impl Kernel {
     /// `live` says whether the namespaces that the agent reads are this kernel's. Where they are those of a frozen
     /// /proc, no probe of this crate runs: it would tell of another machine.
     pub fn new(live: bool) -> Self {
-        Self { facts: Arc::default(), live, without: Arc::new([]) }
+        Self { facts: Arc::default(), symbols: Arc::default(), live, without: Arc::new([]) }
     }
 
     /// The same, as if it could not do this: words of [`super::Rung::text`] with commas between them. For tests of what
@@ -67,6 +69,13 @@ impl Kernel {
     /// on older kernels.
     pub fn reset_reasons(&self) -> Result<&BTreeMap<u32, String>, StartError> {
         Ok(&self.facts()?.reset_reasons)
+    }
+
+    /// Names of functions, for a probe that starts. All probes share what was read, and one that is started again finds it.
+    pub fn symbols(&self) -> SharedSymbols {
+        let shared = self.symbols.get_or_init(SharedSymbols::open);
+        shared.lock().renew();
+        shared.clone()
     }
 }
 

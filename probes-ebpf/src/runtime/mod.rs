@@ -25,7 +25,7 @@ pub use maps::Counters;
 pub use object::{Hook, Object, Role, Rung, Setting};
 pub use ring::{Record, Ring};
 pub use stamping::{Stamping, tai_ahead_seconds};
-pub use symbols::{Place, Symbols};
+pub use symbols::{Place, SharedSymbols, Symbols};
 pub use tcp::tcp_state;
 pub use tuple::{TUPLE, flow, protocol_name};
 

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use netsonde_framework::{HookState, HookStatus};
@@ -32,6 +32,21 @@ pub struct Place {
 struct Function {
     end: u64,
     name: Arc<str>,
+}
+
+/// What all probes have learned.
+#[derive(Debug, Clone)]
+pub struct SharedSymbols(Arc<Mutex<Symbols>>);
+
+impl SharedSymbols {
+    pub(super) fn open() -> Self {
+        Self(Arc::new(Mutex::new(Symbols::open())))
+    }
+
+    /// For one probe at a time: whoever has to read the file holds it for tens of milliseconds.
+    pub fn lock(&self) -> MutexGuard<'_, Symbols> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Finds names of functions.
@@ -63,6 +78,15 @@ impl Symbols {
             hidden,
             reads: READS,
             since: Instant::now(),
+        }
+    }
+
+    /// Forgets what may have moved since: the functions of modules and programs. Looks again whether there are names.
+    pub(super) fn renew(&mut self) {
+        let functions = &self.functions;
+        self.known.retain(|address, _| function_of(functions, *address).is_some());
+        if self.hidden.is_some() {
+            self.hidden = visible(self.path).err();
         }
     }
 
@@ -107,8 +131,8 @@ impl Symbols {
     }
 
     fn in_known_function(&self, address: u64) -> Option<Place> {
-        let (start, function) = self.functions.range(..=address).next_back()?;
-        (address < function.end).then(|| place(&function.name, address - start))
+        let (start, function) = function_of(&self.functions, address)?;
+        Some(place(&function.name, address - start))
     }
 
     fn may_read(&mut self) -> bool {
@@ -142,6 +166,11 @@ impl Symbols {
     pub fn exact(&self, address: u64) -> Arc<str> {
         self.place(address).map_or_else(|| format!("{address:#x}").into(), |place| Arc::clone(&place.exact))
     }
+}
+
+fn function_of(functions: &BTreeMap<u64, Function>, address: u64) -> Option<(u64, &Function)> {
+    let (start, function) = functions.range(..=address).next_back()?;
+    (address < function.end).then_some((*start, function))
 }
 
 /// Without CAP_SYSLOG, or with kernel.kptr_restrict=2, every address reads as 0.
@@ -302,6 +331,10 @@ mod tests {
         symbols.reads = 0.0;
         symbols.learn([address + 2].into_iter());
         assert_eq!(symbols.exact(address + 2).as_ref(), "ip_rcv+0x2");
+        symbols.known.insert(0x10, Place { function: "of_a_module".into(), exact: "of_a_module+0x0".into() });
+        symbols.renew();
+        assert_eq!(symbols.exact(address + 2).as_ref(), "ip_rcv+0x2");
+        assert!(symbols.place(0x10).is_none(), "a module may have moved");
         let end = symbols.functions[&address].end;
         assert!(symbols.in_known_function(end).is_none(), "that is the next one");
     }

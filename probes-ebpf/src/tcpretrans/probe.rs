@@ -17,7 +17,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::object;
-use crate::runtime::{Clock, EventLimit, Hook, Kernel, Ledger, Ring, Role, Rung, Setting, Symbols};
+use crate::runtime::{Clock, EventLimit, Hook, Kernel, Ledger, Ring, Role, Rung, Setting, SharedSymbols};
 use kernel::{Resent, Retransmission, SIZE};
 use metrics::Kind;
 
@@ -85,7 +85,7 @@ const AT_ONCE: usize = 4096;
 struct TcpRetrans {
     ledger: Ledger<SIZE>,
     ring: Ring,
-    symbols: Symbols,
+    symbols: SharedSymbols,
     reasons: BTreeMap<u32, Arc<str>>,
 }
 
@@ -110,8 +110,8 @@ fn start(args: &serde_json::Value, kernel: &Kernel) -> Started {
         }
     }
     ledger.object().fill("CAUSES", &causes)?;
-    let symbols = Symbols::open();
-    ledger.object().note(symbols.status());
+    let symbols = kernel.symbols();
+    ledger.object().note(symbols.lock().status());
     let reasons = names.iter().map(|(reason, name)| (*reason, name.as_str().into())).collect();
     Ok(Box::new(TcpRetrans { ledger, ring, symbols, reasons }))
 }
@@ -168,10 +168,11 @@ impl Probe for TcpRetrans {
         let mut all = Vec::new();
         self.ring.drain(AT_ONCE, |record| all.extend(Resent::read(record)));
         let places = |resent: &Resent| resent.cause.map(|cause| cause.place);
-        self.symbols.learn(all.iter().flat_map(|resent| resent.stack().chain(places(resent))));
+        let mut symbols = self.symbols.lock();
+        symbols.learn(all.iter().flat_map(|resent| resent.stack().chain(places(resent))));
         let clock = Clock::now();
         for resent in all {
-            out.emit(events::event(resent, |reason| name(&self.reasons, reason), &self.symbols, clock));
+            out.emit(events::event(resent, |reason| name(&self.reasons, reason), &symbols, clock));
         }
         Ok(())
     }
