@@ -157,7 +157,7 @@ impl Discovery {
         if self.runtime.as_ref().is_some_and(|runtime| !runtime.is_wanted()) {
             state.painter.forget_pods();
         }
-        let (topology, notes) = state.painter.paint(found, &told, start);
+        let (topology, notes) = state.painter.paint(&found, &told, start);
         state.last.notes = notes;
         // Whoever keeps something for a picture need not do it again for the same one.
         if *state.topology != topology {

@@ -49,7 +49,7 @@ pub struct Painter {
     made: u64,
     painted: bool,
     /// What the last picture was made of.
-    of: (Vec<Found>, Told),
+    of: (Arc<[Found]>, Told),
 }
 
 impl Painter {
@@ -59,19 +59,20 @@ impl Painter {
     }
 
     /// Whether a picture of these would be the last one again. Asked while nothing waits for its time.
-    pub fn is_same(&self, found: &[Found], told: &Told) -> bool {
+    pub fn is_same(&self, found: &Arc<[Found]>, told: &Told) -> bool {
         let (before, told_before) = &self.of;
         let same = |(a, b): (&Found, &Found)| a.is_same(b);
         self.painted
             && told.connected == told_before.connected
             && Arc::ptr_eq(&told.sandboxes, &told_before.sandboxes)
-            && found.len() == before.len()
-            && found.iter().zip(before).all(same)
+            && (Arc::ptr_eq(found, before)
+                || found.len() == before.len() && found.iter().zip(before.iter()).all(same))
     }
 
     /// Labels what was found. Two rows never get the same labels: the younger one's pod gets its inode number.
-    pub fn paint(&mut self, mut found: Vec<Found>, told: &Told, now: Instant) -> (Topology, Notes) {
-        self.of = (found.clone(), told.clone());
+    pub fn paint(&mut self, found: &Arc<[Found]>, told: &Told, now: Instant) -> (Topology, Notes) {
+        self.of = (Arc::clone(found), told.clone());
+        let mut found = found.to_vec();
         found.sort_by_key(|f| f.netns.key);
         let seen: Vec<Seen<'_>> = found
             .iter()

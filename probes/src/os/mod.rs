@@ -8,6 +8,7 @@ pub mod heap;
 mod host;
 pub mod link;
 pub mod mib;
+mod names;
 pub mod netlink;
 mod netns;
 pub mod process;

@@ -1,7 +1,8 @@
 //! Finding network namespaces: from names (`/run/netns`) and from processes.
 //!
 //! A scan of a quiet machine costs two small reads: processes are only walked when one was started since the last
-//! scan, when young ones are about (a container runtime changes namespaces in its first moments), and now and then.
+//! scan, when young ones are about (a container runtime changes namespaces in its first moments), and now and then. Where
+//! neither names nor processes have changed, the result is the last one.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -10,6 +11,7 @@ use std::sync::{Arc, PoisonError};
 use std::{fs, io};
 
 use super::host::{Inner, Unreadable};
+use super::names::Folder;
 use super::netns::Netns;
 use super::process::{self, Process};
 
@@ -49,8 +51,8 @@ impl Found {
 /// The result of a scan.
 #[derive(Debug, Clone, Default)]
 pub struct Scan {
-    /// Every namespace that can be read.
-    pub found: Vec<Found>,
+    /// Every namespace that can be read; the same slice as before where nothing has changed.
+    pub found: Arc<[Found]>,
     /// What could not be.
     pub unreadable: Unreadable,
 }
@@ -69,6 +71,20 @@ struct Known {
     seen: u32,
     /// The cgroup paths that name a pod, of a process in the host's namespace; `None` until they are asked for.
     in_pod: Option<Arc<[String]>>,
+}
+
+impl Known {
+    /// Reads again what may change while a process lives, and says whether it has.
+    fn look_again(&mut self, proc: &Path) -> bool {
+        let inode = inode_of(proc, &self.process);
+        let mut changed = std::mem::replace(&mut self.inode, inode) != inode;
+        if let Some(before) = &mut self.in_pod {
+            let now = paths_of_pods(proc, self.process.pid);
+            changed |= *before != now;
+            *before = now;
+        }
+        changed
+    }
 }
 
 #[derive(Debug)]
@@ -93,9 +109,13 @@ enum Tie {
 pub(super) struct Scanner {
     processes: BTreeMap<u32, Known>,
     entries: HashMap<u64, Entry>,
+    folders: Vec<Folder>,
     scans: u32,
     load: Option<String>,
     young: bool,
+    told_pods: bool,
+    /// The last result, unless something was missing in it.
+    last: Option<Scan>,
 }
 
 #[derive(Default)]
@@ -107,7 +127,16 @@ struct Wanted {
 impl Scanner {
     pub(super) fn scan(&mut self, host: &Inner) -> io::Result<Scan> {
         self.scans = self.scans.wrapping_add(1);
-        self.walk(host)?;
+        let mut changed = self.walk(host)?;
+        changed |= host.live && self.list(host);
+        let tell_pods = host.tell_pods.load(Ordering::Relaxed);
+        changed |= std::mem::replace(&mut self.told_pods, tell_pods) != tell_pods;
+        if !changed
+            && let Some(last) = &self.last
+            && self.entries.values().all(|entry| entry.netns.is_live())
+        {
+            return Ok(last.clone());
+        }
         let mut wanted = self.wanted(host);
         let host_inode = self.host_inode(host);
         // A namespace that has neither name nor process is the agent's own, when all of its processes are hidden.
@@ -117,24 +146,28 @@ impl Scanner {
 
         self.drop_gone(host, &wanted);
         let mut scan = Scan { unreadable: self.unreadable_processes(), ..Scan::default() };
-        let mut refused = None;
+        let (mut refused, mut complete) = (None, true);
+        let mut found = Vec::with_capacity(wanted.len());
         for (inode, want) in wanted {
             if let Err(error) = self.open(host, inode, &want) {
+                complete = false;
                 if error.kind() != io::ErrorKind::NotFound {
                     scan.unreadable.namespaces += 1;
                     refused.get_or_insert_with(|| format!("network namespace net:[{inode}]: {error}"));
                 }
                 continue;
             }
-            scan.found.extend(self.found(host, inode, want, host_inode));
+            found.extend(self.found(host, inode, want, host_inode));
         }
+        scan.found = found.into();
         // A namespace that cannot be entered is the worse news.
         scan.unreadable.why = refused.or(scan.unreadable.why);
+        self.last = complete.then(|| scan.clone());
         Ok(scan)
     }
 
-    /// Brings `processes` up to date.
-    fn walk(&mut self, host: &Inner) -> io::Result<()> {
+    /// Brings `processes` up to date, and says whether anything that a scan tells may have changed.
+    fn walk(&mut self, host: &Inner) -> io::Result<bool> {
         let proc = host.paths.proc.as_path();
         // The last field is the number of the last process that was made, the fourth how many there are.
         let load = fs::read_to_string(proc.join("loadavg"))
@@ -143,12 +176,13 @@ impl Scanner {
         let quiet = load.is_some() && load == self.load && !self.young && !self.scans.is_multiple_of(RARELY);
         self.load = load;
         if quiet {
-            self.look_at_ties(proc);
-            return Ok(());
+            return Ok(self.look_at_ties(proc));
         }
         let listed = process::list(proc)?;
         let present: HashSet<u32> = listed.iter().map(|(pid, _)| *pid).collect();
+        let before = self.processes.len();
         self.processes.retain(|pid, _| present.contains(pid));
+        let mut changed = self.processes.len() != before;
         self.young = false;
         for (pid, entry) in listed {
             let known = self.processes.get_mut(&pid);
@@ -160,33 +194,53 @@ impl Scanner {
                     self.young = true;
                     // Its program and its cgroup may have changed too.
                     if let Ok(process) = Process::read(proc, pid) {
+                        changed |= known.process != process;
                         known.process = process;
                     }
                 }
                 if known.seen < YOUNG || (pid.wrapping_add(self.scans)).is_multiple_of(RARELY) {
-                    known.inode = inode_of(proc, &known.process);
-                    known.in_pod = None;
+                    changed |= known.look_again(proc);
                 }
                 continue;
             }
             let Ok(process) = Process::read(proc, pid) else { continue };
+            changed = true;
             self.young = true;
             let inode = inode_of(proc, &process);
             self.processes.insert(pid, Known { process, inode, entry, seen: 0, in_pod: None });
         }
-        self.look_at_ties(proc);
-        Ok(())
+        changed |= self.look_at_ties(proc);
+        // The cgroup of a namespace's first process may change while that is young.
+        let first = |entry: &Entry| entry.first.and_then(|pid| self.processes.get(&pid));
+        changed |= self.entries.values().filter_map(first).any(|known| known.seen < YOUNG);
+        Ok(changed)
     }
 
     /// The processes that namespaces are tied to are looked at each time: one that moved holds nothing any more.
-    fn look_at_ties(&mut self, proc: &Path) {
+    fn look_at_ties(&mut self, proc: &Path) -> bool {
+        let mut changed = false;
         for entry in self.entries.values() {
             if let Tie::Process(pid) = entry.tie
                 && let Some(known) = self.processes.get_mut(&pid)
             {
-                known.inode = inode_of(proc, &known.process);
+                let inode = inode_of(proc, &known.process);
+                changed |= std::mem::replace(&mut known.inode, inode) != inode;
             }
         }
+        changed
+    }
+
+    /// Brings the names up to date, and says whether they have changed.
+    fn list(&mut self, host: &Inner) -> bool {
+        let now_and_then = self.scans.is_multiple_of(RARELY);
+        let mut changed = self.folders.len() != host.paths.netns.len();
+        self.folders.resize_with(host.paths.netns.len(), Folder::default);
+        for (folder, path) in self.folders.iter_mut().zip(&host.paths.netns) {
+            // It may not exist yet; then the next scan tries again.
+            let _ = host.watch.folder(path);
+            changed |= folder.look(path, now_and_then);
+        }
+        changed
     }
 
     /// Names and processes by namespace.
@@ -200,11 +254,9 @@ impl Scanner {
             }
         }
         if host.live {
-            for folder in &host.paths.netns {
-                // It may not exist yet; then the next scan tries again.
-                let _ = host.watch.folder(folder);
-                for (name, inode) in names(folder) {
-                    wanted.entry(inode).or_default().names.push((folder.clone(), name));
+            for (folder, path) in self.folders.iter().zip(&host.paths.netns) {
+                for (name, inode) in &folder.names {
+                    wanted.entry(*inode).or_default().names.push((path.clone(), name.clone()));
                 }
             }
         }
@@ -315,13 +367,7 @@ fn in_pods(known: &mut BTreeMap<u32, Known>, proc: &Path, pids: &[u32]) -> Vec<(
     let mut found = Vec::new();
     for pid in pids {
         let Some(known) = known.get_mut(pid) else { continue };
-        let paths = known.in_pod.get_or_insert_with(|| {
-            let mut paths = process::cgroups(proc, *pid);
-            paths.retain(|path| path.contains("pod"));
-            paths.sort();
-            paths.dedup();
-            paths.into()
-        });
+        let paths = known.in_pod.get_or_insert_with(|| paths_of_pods(proc, *pid));
         if !paths.is_empty() {
             found.push((*pid, Arc::clone(paths)));
         }
@@ -329,17 +375,14 @@ fn in_pods(known: &mut BTreeMap<u32, Known>, proc: &Path, pids: &[u32]) -> Vec<(
     found
 }
 
-fn inode_of(proc: &Path, process: &Process) -> Result<u64, i32> {
-    process::netns_inode(proc, process.pid).map_err(|e| e.raw_os_error().unwrap_or(libc::EIO))
+fn paths_of_pods(proc: &Path, pid: u32) -> Arc<[String]> {
+    let mut paths = process::cgroups(proc, pid);
+    paths.retain(|path| path.contains("pod"));
+    paths.sort();
+    paths.dedup();
+    paths.into()
 }
 
-/// The names in a folder that are nsfs files, with their inode numbers.
-fn names(folder: &Path) -> Vec<(String, u64)> {
-    let Ok(nsfs) = rustix::fs::stat("/proc/thread-self/ns/net").map(|s| s.st_dev) else { return Vec::new() };
-    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
-    let named = entries.flatten().filter_map(|entry| {
-        let stat = rustix::fs::stat(entry.path()).ok()?;
-        (stat.st_dev == nsfs).then(|| Some((entry.file_name().into_string().ok()?, stat.st_ino)))?
-    });
-    named.collect()
+fn inode_of(proc: &Path, process: &Process) -> Result<u64, i32> {
+    process::netns_inode(proc, process.pid).map_err(|e| e.raw_os_error().unwrap_or(libc::EIO))
 }

@@ -72,7 +72,7 @@ impl Machine {
     /// Finds the namespaces anew. The host row is `hostNetwork`, the others are called by their inode number.
     pub(crate) fn rescan(&mut self) {
         let Scan { found, .. } = self.host.scan().unwrap();
-        let namespaces = found.into_iter().map(|f| {
+        let namespaces = found.iter().map(|f| {
             let (origin, identity) = if f.host {
                 (Origin::Host, Identity::host())
             } else {
@@ -85,7 +85,7 @@ impl Machine {
                 identity,
                 origin,
                 pod: None,
-                processes: f.processes,
+                processes: f.processes.clone(),
             })
         });
         self.topology = Topology::new(namespaces.collect());
