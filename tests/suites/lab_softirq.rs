@@ -136,11 +136,11 @@ fn a_process_that_holds_a_softirq_up_is_named_with_its_pod() {
     assert!(number(long, "work") <= number(long, "budget"), "{long:#}");
 
     // What was told of was counted, and stands in the right bucket.
-    let page = agent.scrape();
     let mut types = BTreeMap::<String, u64>::new();
     for event in events(&agent, "probe=net_softirq&last=10000") {
         *types.entry(text(&event, "type").to_owned()).or_default() += 1;
     }
+    let page = agent.scrape();
     for (kind, name, stage) in [
         ("NETSOFTIRQ_SCHED_SLOW", "netsonde_net_softirq_scheduling_slow_runs_total", "scheduling"),
         ("NETSOFTIRQ_EXCUTE_SLOW", "netsonde_net_softirq_execution_slow_runs_total", "execution"),
