@@ -34,6 +34,7 @@ template() {
 template base.yaml
 template podmonitor.yaml --show-only templates/podmonitor.yaml --set podMonitor.enabled=true
 template servicemonitor.yaml --show-only templates/servicemonitor.yaml --set serviceMonitor.enabled=true
+template clusterpeers.yaml --show-only templates/clusterpeers.yaml --set clusterPeers.enabled=true
 template prometheusrule.yaml --show-only templates/prometheusrule.yaml --set prometheusRule.enabled=true
 
 # Where each goes.
@@ -45,6 +46,7 @@ made=(
     "chart/values.schema.json deploy/helm/netsonde/values.schema.json"
     "base.yaml deploy/kustomize/base/netsonde.yaml"
     "podmonitor.yaml deploy/kustomize/components/podmonitor/podmonitor.yaml"
+    "clusterpeers.yaml deploy/kustomize/components/cluster-peers/clusterpeers.yaml"
     "servicemonitor.yaml deploy/kustomize/components/servicemonitor/servicemonitor.yaml"
     "prometheusrule.yaml deploy/kustomize/components/prometheusrule/prometheusrule.yaml"
 )

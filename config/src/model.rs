@@ -179,6 +179,16 @@ pub struct Discovery {
     /// and cri-dockerd, `off` asks nobody, and a path such as `/run/containerd/containerd.sock` is the socket. Without a
     /// runtime, pods are found by the cgroups of processes and called by their uid.
     pub cri: String,
+    /// Whether events name the pods of other nodes, too. The API server is then asked for the pods of the whole cluster; the
+    /// token must allow to list and watch pods.
+    pub cluster_peers: bool,
+    /// The API server that `cluster_peers` asks, such as `https://10.0.0.1:6443`. `null`: in a pod, that of its cluster.
+    /// `http://` only with an address of this machine, for `kubectl proxy`.
+    pub cluster_server: Option<String>,
+    /// The token that the API server is shown. It is read again for each request.
+    pub cluster_token_file: PathBuf,
+    /// The certificates that the API server is known by.
+    pub cluster_ca_file: PathBuf,
 }
 
 /// Bounds on events.
@@ -270,7 +280,15 @@ impl Default for Paths {
 
 impl Default for Discovery {
     fn default() -> Self {
-        Self { interval: Duration::from_secs(1), cri: "auto".to_owned() }
+        let account = PathBuf::from("/var/run/secrets/kubernetes.io/serviceaccount");
+        Self {
+            interval: Duration::from_secs(1),
+            cri: "auto".to_owned(),
+            cluster_peers: false,
+            cluster_server: None,
+            cluster_token_file: account.join("token"),
+            cluster_ca_file: account.join("ca.crt"),
+        }
     }
 }
 
@@ -357,5 +375,6 @@ mod tests {
         assert_eq!(config.paths.netns, [PathBuf::from("/x")]);
         assert_eq!(config.discovery.interval, Duration::from_millis(500));
         assert_eq!(config.discovery.cri, "auto");
+        assert!(!config.discovery.cluster_peers, "nothing is asked of the API server by default");
     }
 }

@@ -28,6 +28,7 @@ pub(crate) fn check(schema: &Value, file: &Node, known: &Known) -> Vec<Problem> 
     problems.extend(prefix(file));
     problems.extend(listen(file));
     problems.extend(cri(file));
+    problems.extend(cluster_server(file));
     problems
 }
 
@@ -124,6 +125,29 @@ fn cri(file: &Node) -> Option<Problem> {
     let message = format!("{} is neither auto nor off nor the path of a socket", quoted(text));
     let path = text.strip_prefix("unix://").filter(|path| path.starts_with('/'));
     Some(Problem::new(node.mark, "discovery.cri", message).suggest(path))
+}
+
+/// The token must not travel in the clear.
+fn cluster_server(file: &Node) -> Option<Problem> {
+    let node = file.at(&["discovery", "cluster_server"])?;
+    let text = node.text()?;
+    let authority = |rest: &str| {
+        let rest = rest.strip_suffix('/').unwrap_or(rest);
+        !rest.is_empty() && rest.chars().all(|c| c.is_ascii_alphanumeric() || ".-_:[]".contains(c))
+    };
+    let here = |rest: &str| {
+        let address = rest.strip_suffix('/').unwrap_or(rest).parse::<SocketAddr>();
+        address.is_ok_and(|address| address.ip().is_loopback())
+    };
+    if text.strip_prefix("https://").is_some_and(authority) || text.strip_prefix("http://").is_some_and(here)
+    {
+        return None;
+    }
+    let message = format!(
+        "{} is neither https://HOST:PORT nor http:// with an address and port of this machine",
+        quoted(text)
+    );
+    Some(Problem::new(node.mark, "discovery.cluster_server", message))
 }
 
 fn label(name: &str, mark: Mark, path: &str, taken: &[(String, String)]) -> Option<Problem> {
@@ -246,6 +270,32 @@ mod tests {
         }
         for bad in ["containerd", "''", "run/x.sock", "'unix:///run/x.sock'"] {
             assert_eq!(problems(&format!("discovery: {{cri: {bad}}}")).len(), 1, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_token_goes_out_encrypted_or_not_at_all() {
+        for good in [
+            "https://10.0.0.1:6443",
+            "https://api.example:6443/",
+            "http://127.0.0.1:8001",
+            "http://[::1]:8001",
+        ] {
+            assert!(problems(&format!("discovery: {{cluster_server: '{good}'}}")).is_empty(), "{good}");
+        }
+        assert!(problems("discovery: {cluster_server: null}").is_empty());
+        for bad in [
+            "10.0.0.1:6443",
+            "https://",
+            "https://u:p@api",
+            "https://api/path",
+            "http://10.0.0.1:8001",
+            "http://localhost.example:80",
+            "http://127.0.0.1.example:80",
+            "ftp://api",
+            "",
+        ] {
+            assert_eq!(problems(&format!("discovery: {{cluster_server: '{bad}'}}")).len(), 1, "{bad}");
         }
     }
 

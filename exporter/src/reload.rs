@@ -15,6 +15,7 @@ use netsonde_probes::os::Paths;
 use tokio::sync::watch;
 
 use crate::discovery::Discovery;
+use crate::discovery::cluster::Server;
 use crate::discovery::cri::Wanted;
 use crate::events::{self, Bus};
 use crate::http::{Place, Tally, Web};
@@ -87,6 +88,18 @@ pub fn runtime(config: &Config) -> Wanted {
     Wanted::new(&config.discovery.cri)
 }
 
+/// Which API server is asked for the pods of other nodes with this configuration.
+pub fn cluster(config: &Config) -> Option<Server> {
+    let netsonde_config::Discovery {
+        cluster_peers, cluster_server, cluster_token_file, cluster_ca_file, ..
+    } = &config.discovery;
+    cluster_peers.then(|| Server {
+        url: cluster_server.clone(),
+        token_file: cluster_token_file.clone(),
+        ca_file: cluster_ca_file.clone(),
+    })
+}
+
 /// How pages are written with this configuration.
 pub fn style(config: &Config) -> Style {
     Style { node: node::name(config.node_name.as_deref()), metrics: config.metrics.clone() }
@@ -136,6 +149,11 @@ impl Agent {
             return Err(format!("cannot listen on {}: {error}", place.address));
         }
         let style = style(config);
+        let cluster = cluster(config);
+        if cluster.is_some() {
+            let started = self.discovery.cluster().start();
+            started.map_err(|why| format!("discovery.cluster_peers: cannot start a thread: {why}"))?;
+        }
         // Before the probes, so that the first event of a new one finds its sinks.
         let sinks = self.outlets.prepare(&config.sinks, &style.node)?;
         self.supervisor
@@ -147,6 +165,7 @@ impl Agent {
         if let Some(asked) = self.discovery.runtime() {
             asked.set(runtime(config));
         }
+        self.discovery.cluster().set(cluster);
         self.bus.configure(&style.node, events(config));
         *self.style.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(style);
         self.tally.web_taken(place.web.file().map(Path::to_owned));

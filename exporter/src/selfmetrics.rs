@@ -8,6 +8,7 @@ use netsonde_framework::{CollectError, Kind};
 use netsonde_sinks::Counts;
 
 use crate::discovery::Discovery;
+use crate::discovery::cluster;
 use crate::discovery::cri::{Network, Record};
 use crate::events::Bus;
 use crate::http::Tally;
@@ -70,6 +71,12 @@ own! {
     RUNTIME_FAILURES = "runtime_failures", Counter, ["call"], "Calls to the container runtime that failed, by what was asked: connect, events, list or status.";
     PODS = "pods", Gauge, ["network"], "Pods that the container runtime knows as ready, by whether they have a network of their own (own) or use the node's (host).";
     PODS_UNMATCHED = "pods_unmatched", Gauge, [], "Pods with a network of their own whose network namespace is not found.";
+    CLUSTER_UP = "cluster_watch_connected", Gauge, [], "1 while the API server tells what becomes of the cluster's pods; absent without discovery.cluster_peers.";
+    CLUSTER_PODS = "cluster_pods", Gauge, [], "Pods of the cluster with addresses of their own that are known by the API server.";
+    CLUSTER_AGE = "cluster_age_seconds", Gauge, [], "Time since the API server last told anything; a quiet one does so about each minute.";
+    CLUSTER_LISTS = "cluster_lists", Counter, [], "Whole lists of the cluster's pods that the API server gave.";
+    CLUSTER_FAILURES = "cluster_failures", Counter, ["call"], "What the API server was asked for in vain: settings (token, certificates or address cannot be used), list or watch.";
+    CLUSTER_REFUSED = "cluster_refused_pods", Counter, [], "How often a pod of the cluster found no room: 100000 are kept. Its address has no name in events.";
     SCRAPES = "scrapes", Counter, [], "Pages that were made.";
     SCRAPES_SHARED = "scrapes_shared", Counter, [], "Scrapes that got a page which another one had asked for.";
     GATHER_SECONDS = "scrape_gather_seconds", Gauge, [], "How long gathering the values of this page took.";
@@ -186,6 +193,9 @@ impl SelfMetrics {
             add_runtime(out, &runtime.record());
             out.add(&PODS_UNMATCHED, vec![], last.notes.missing as f64);
         }
+        if let Some(record) = self.discovery.cluster().record() {
+            add_cluster(out, &record);
+        }
     }
 }
 
@@ -269,6 +279,20 @@ fn add_runtime(out: &mut Families, runtime: &Record) {
     for (network, count) in [("own", runtime.sandboxes.len() - hosts), ("host", hosts)] {
         out.add(&PODS, vec![("network", network.into())], count as f64);
     }
+}
+
+fn add_cluster(out: &mut Families, cluster: &cluster::Record) {
+    out.add(&CLUSTER_UP, vec![], f64::from(u8::from(cluster.connected)));
+    out.add(&CLUSTER_PODS, vec![], cluster.pods as f64);
+    if let Some(at) = cluster.heard {
+        out.add(&CLUSTER_AGE, vec![], at.elapsed().as_secs_f64());
+    }
+    out.add(&CLUSTER_LISTS, vec![], cluster.lists as f64);
+    for call in ["settings", "list", "watch"] {
+        let count = cluster.failures.get(call).copied().unwrap_or_default();
+        out.add(&CLUSTER_FAILURES, vec![("call", call.into())], count as f64);
+    }
+    out.add(&CLUSTER_REFUSED, vec![], cluster.refused as f64);
 }
 
 fn add_sink(out: &mut Families, sink: &str, counts: &Counts) {

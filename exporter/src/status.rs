@@ -6,7 +6,7 @@ use netsonde_framework::HookStatus;
 use netsonde_sinks::Counts;
 use serde_json::{Value, json};
 
-use crate::discovery::cri::Record;
+use crate::discovery::{cluster, cri::Record};
 use crate::http::WebState;
 use crate::reload::Agent;
 
@@ -72,6 +72,7 @@ impl Status {
             "probes": probes,
             "sinks": agent.outlets.counts().iter().map(|(name, counts)| sink(name, counts)).collect::<Vec<_>>(),
             "runtime": agent.discovery.runtime().map(|runtime| asked(&runtime.record(), last.notes.missing)),
+            "cluster": agent.discovery.cluster().record().map(|record| watched(&record)),
             "namespaces": namespaces,
             "unreadable": {
                 "namespaces": last.unreadable.namespaces,
@@ -94,6 +95,19 @@ fn asked(runtime: &Record, missing: usize) -> Value {
         "sandboxes_without_namespace": missing,
         "age_seconds": runtime.listed.map(|at| at.elapsed().as_secs_f64()),
         "last_error": runtime.last_error,
+    })
+}
+
+/// `null` where nobody asks for the pods of other nodes.
+fn watched(cluster: &cluster::Record) -> Value {
+    json!({
+        "state": if cluster.connected { "connected" } else { "not connected" },
+        "server": cluster.server,
+        "pods": cluster.pods,
+        "refused_pods": cluster.refused,
+        "lists": cluster.lists,
+        "age_seconds": cluster.heard.map(|at| at.elapsed().as_secs_f64()),
+        "last_error": cluster.last_error,
     })
 }
 

@@ -4,6 +4,7 @@
 //! way to go on. Whatever is made is removed again on drop, also after a panic.
 
 pub mod agent;
+pub mod apiserver;
 pub mod containerd;
 pub mod dashboards;
 pub mod events;

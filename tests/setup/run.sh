@@ -147,6 +147,7 @@ if want lab; then
     tests namespaces 600 --test namespaces -- --test-threads=1
     # One at a time: each has a containerd of its own.
     tests pods 900 --test pods -- --test-threads=1
+    tests cluster 300 --test cluster
 fi
 want prometheus && tests prometheus 300 --test prometheus
 want prometheus && tests rules 300 --test rules

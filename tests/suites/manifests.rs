@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 
 const VALUES: [&str; 3] =
     ["", "deploy/helm/netsonde/ci/operator-values.yaml", "deploy/helm/netsonde/ci/least-values.yaml"];
-const KUSTOMIZATIONS: [&str; 4] = ["base", "overlays/operator", "overlays/strict", "overlays/own-config"];
+const KUSTOMIZATIONS: [&str; 5] =
+    ["base", "overlays/operator", "overlays/strict", "overlays/own-config", "overlays/cluster-peers"];
 
 fn helm(values: &str) -> Manifests {
     if values.is_empty() { Manifests::helm(&[]) } else { Manifests::helm(&["--values", values]) }
@@ -82,6 +83,9 @@ fn wrong_values_are_refused_with_their_place() {
         ("port=0", "/port"),
         ("tolerance=x", "tolerance"),
         ("extraCapabilities[0]=CAP_SYSLOG", "/extraCapabilities/0"),
+        ("config.discovery.cluster_peers=true", "set clusterPeers.enabled"),
+        ("clusterPeers.on=true", "clusterPeers"),
+        ("clusterPeers.enabled=true,serviceAccount.create=false", "a service account of its own"),
         ("config.listen=x", "config.listen is made from address and port"),
     ] {
         let mut helm = tool("helm");
@@ -141,7 +145,7 @@ fn the_container_has_exactly_the_capabilities_that_its_probes_need() {
             needed.extend(strings(&rights["probes"][&probe]));
         }
         let has: BTreeSet<_> = manifests.capabilities().into_iter().collect();
-        if name.contains("own-config") {
+        if name.contains("own-config") || name.contains("overlays/cluster-peers") {
             // The base's, for probes that are added later.
             assert!(has.is_superset(&needed), "{name}: {has:?} lacks some of {needed:?}");
         } else {
@@ -194,7 +198,7 @@ fn the_container_is_shut_in_as_far_as_it_can_be() {
         let pod = &manifests.pod()["spec"];
         assert_eq!(pod["hostPID"], true, "{name}");
         assert_eq!(pod["hostNetwork"], name.contains("operator-values"), "{name}");
-        assert_eq!(pod["automountServiceAccountToken"], false, "{name}");
+        assert_eq!(pod["automountServiceAccountToken"], asks_the_api_server(&name), "{name}");
         for account in manifests.kind("ServiceAccount") {
             assert_eq!(account["automountServiceAccountToken"], false, "{name}");
         }
@@ -212,6 +216,40 @@ fn the_container_is_shut_in_as_far_as_it_can_be() {
         for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
             assert_eq!(container[probe]["httpGet"]["port"], "metrics", "{name}: {probe}");
         }
+    }
+}
+
+/// Those that are to name the pods of other nodes.
+fn asks_the_api_server(name: &str) -> bool {
+    name.contains("operator-values") || name.contains("cluster-peers")
+}
+
+#[test]
+fn who_asks_the_api_server_may_list_and_watch_pods_and_nothing_else() {
+    for (name, manifests) in everything() {
+        let config = Manifests::read(manifests.config()).all.pop().unwrap_or_default();
+        let asks = asks_the_api_server(&name);
+        assert_eq!(config["discovery"]["cluster_peers"] == true, asks, "{name}");
+        let rbac = |document: &&Value| document["apiVersion"] == "rbac.authorization.k8s.io/v1";
+        assert_eq!(manifests.all.iter().filter(rbac).count(), if asks { 2 } else { 0 }, "{name}");
+        if !asks {
+            continue;
+        }
+        let (role, binding) = (manifests.only("ClusterRole"), manifests.only("ClusterRoleBinding"));
+        let rules = json!([{"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"]}]);
+        assert_eq!(role["rules"], rules, "{name}");
+        assert!(role.get("aggregationRule").is_none(), "{name}");
+        assert_eq!(
+            binding["roleRef"],
+            json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role["metadata"]["name"]}),
+            "{name}"
+        );
+        let account = &manifests.pod()["spec"]["serviceAccountName"];
+        assert_eq!(
+            binding["subjects"],
+            json!([{"kind": "ServiceAccount", "name": account, "namespace": "netsonde"}]),
+            "{name}"
+        );
     }
 }
 

@@ -1,7 +1,8 @@
 //! Which network namespaces there are and whose they are: a thread that scans the machine and publishes each new
 //! picture. Scrapes take the last picture and never wait for a scan. Another thread asks the container runtime whose
-//! they are, where there is one.
+//! they are, where there is one, and a third one the API server for pods of other nodes, where that is wanted.
 
+pub mod cluster;
 pub mod cri;
 mod identity;
 mod join;
@@ -11,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use cluster::Cluster;
 use cri::{Network, Runtime, Wanted};
 use netsonde_framework::{Namespace, Topology};
 use netsonde_probes::os::{Changes, Host, Scan, Unreadable};
@@ -45,13 +47,14 @@ struct State {
 pub struct Discovery {
     host: Host,
     runtime: Option<Runtime>,
+    cluster: Cluster,
     state: Arc<Mutex<State>>,
 }
 
 impl Discovery {
     /// Scans once, on the calling thread, without any container runtime.
     pub fn new(host: Host) -> anyhow::Result<Self> {
-        let discovery = Self { host, runtime: None, state: Arc::default() };
+        let discovery = Self { host, runtime: None, cluster: Cluster::default(), state: Arc::default() };
         discovery.scan()?;
         Ok(discovery)
     }
@@ -63,7 +66,8 @@ impl Discovery {
         }
         let runtime = Runtime::start(host.clone(), wanted)?;
         runtime.first(FIRST_ANSWER);
-        let discovery = Self { host, runtime: Some(runtime), state: Arc::default() };
+        let discovery =
+            Self { host, runtime: Some(runtime), cluster: Cluster::default(), state: Arc::default() };
         discovery.scan()?;
         Ok(discovery)
     }
@@ -71,6 +75,11 @@ impl Discovery {
     /// The container runtime; `None` where none is ever asked.
     pub fn runtime(&self) -> Option<&Runtime> {
         self.runtime.as_ref()
+    }
+
+    /// The pods of the cluster, for those of other nodes.
+    pub fn cluster(&self) -> &Cluster {
+        &self.cluster
     }
 
     /// Goes on scanning on a thread of its own: each `interval`, and at once when a namespace came or went.

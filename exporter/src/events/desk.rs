@@ -11,7 +11,7 @@ use netsonde_framework::{Emitter, Event, NetnsKey, Record, Topology};
 
 use super::bus::{Bus, Tally};
 use super::json::{Owner, Told};
-use super::peers::Peers;
+use super::peers::{End, Peers};
 use crate::discovery::Discovery;
 
 /// How long an event waits for its namespace to be found.
@@ -122,7 +122,13 @@ impl Desk {
         let owner_of = |key| self.owners.get(&key).map(|(owner, _)| owner);
         let owner = event.netns.and_then(owner_of);
         let ends = event.flow.as_ref().map(|flow| self.peers.ends(event.netns, flow)).unwrap_or_default();
-        let [peer, src, dst] = [ends.peer, ends.src, ends.dst].map(|end| end.and_then(owner_of));
+        let ends = [ends.peer, ends.src, ends.dst];
+        let elsewhere = ends.each_ref().map(|end| end.as_ref().and_then(elsewhere));
+        let [peer, src, dst] = std::array::from_fn(|at| match &ends[at] {
+            Some(End::Here(key)) => owner_of(*key),
+            Some(End::Elsewhere(_)) => elsewhere[at].as_ref(),
+            None => None,
+        });
         *tally.told.entry(event.def.name).or_default() += 1;
         tally.unattributed += u64::from(owner.is_none());
         let id = self.bus.id();
@@ -171,5 +177,15 @@ impl Desk {
             }
         }
         self.owners.retain(|_, (_, gone)| gone.is_none_or(|since| now.duration_since(since) < REMEMBER));
+    }
+}
+
+/// Whose the address is, where it is one of another node.
+fn elsewhere(end: &End) -> Option<Owner> {
+    match end {
+        End::Here(_) => None,
+        End::Elsewhere(remote) => {
+            Some(Owner { namespace: Arc::clone(&remote.namespace), pod: Arc::clone(&remote.pod) })
+        }
     }
 }

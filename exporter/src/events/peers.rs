@@ -1,6 +1,7 @@
-//! Which pod of this node has an address: for the other end of an event.
+//! Which pod has an address: for the other end of an event.
 //!
-//! An address that two namespaces have belongs to neither: nothing is told rather than something wrong.
+//! What has an address here is asked first. Where nothing has, the pods of other nodes are looked at, if they are known. An
+//! address that two have belongs to neither: nothing is told rather than something wrong.
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -10,20 +11,53 @@ use std::time::{Duration, Instant};
 use netsonde_framework::{Flow, NetnsKey, Topology};
 use netsonde_probes::os::Host;
 
+use crate::discovery::cluster::{Cluster, Remote};
+
 /// Addresses change without anyone telling, so the table is read again after this time.
 const FRESH: Duration = Duration::from_secs(5);
 /// An address that is not in the table may be new, so the table is then read again earlier.
 const MISSED: Duration = Duration::from_secs(1);
 
-/// The namespaces at the ends of a flow that are not the event's own.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// Who is at one end of a flow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// A namespace of this node.
+    Here(NetnsKey),
+    /// A pod of another node.
+    Elsewhere(Arc<Remote>),
+}
+
+/// The ends of a flow that are not the event's own.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ends {
     /// The other end; of a packet on its way through, who sent it, else who was to get it.
-    pub peer: Option<NetnsKey>,
+    pub peer: Option<End>,
     /// Who sent it, of a packet on its way through.
-    pub src: Option<NetnsKey>,
+    pub src: Option<End>,
     /// Who was to get it, of a packet on its way through.
-    pub dst: Option<NetnsKey>,
+    pub dst: Option<End>,
+}
+
+/// All that is known of an address.
+#[derive(Debug, Clone, Copy)]
+struct Owners<'a> {
+    here: &'a [NetnsKey],
+    /// Only asked for where nothing here has it.
+    elsewhere: Option<&'a Arc<Remote>>,
+}
+
+impl Owners<'_> {
+    fn has(&self, own: Option<NetnsKey>) -> bool {
+        own.is_some_and(|own| self.here.contains(&own))
+    }
+
+    fn only(&self) -> Option<End> {
+        match (self.here, self.elsewhere) {
+            ([one], _) => Some(End::Here(*one)),
+            ([], Some(remote)) => Some(End::Elsewhere(Arc::clone(remote))),
+            _ => None,
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -38,12 +72,13 @@ struct Table {
 #[derive(Debug)]
 pub struct Peers {
     host: Host,
+    cluster: Cluster,
     table: Mutex<Table>,
 }
 
 impl Peers {
-    pub fn new(host: Host) -> Self {
-        Self { host, table: Mutex::default() }
+    pub fn new(host: Host, cluster: Cluster) -> Self {
+        Self { host, cluster, table: Mutex::default() }
     }
 
     /// Reads the addresses again if they may be out of date. 15 us for each namespace.
@@ -72,9 +107,15 @@ impl Peers {
     /// Whose the ends of a flow are that are not in `own`.
     pub fn ends(&self, own: Option<NetnsKey>, flow: &Flow) -> Ends {
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
-        let of = |address| table.owners.get(address).map(Vec::as_slice).unwrap_or_default();
-        let (src, dst) = (of(&flow.src), of(&flow.dst));
+        let here = |address| table.owners.get(address).map(Vec::as_slice).unwrap_or_default();
+        let (src, dst) = (here(&flow.src), here(&flow.dst));
+        let elsewhere = |here: &[NetnsKey], address| {
+            if here.is_empty() { self.cluster.owner(address) } else { None }
+        };
+        let remotes = (elsewhere(src, flow.src), elsewhere(dst, flow.dst));
         let missed = src.is_empty() || dst.is_empty();
+        let src = Owners { here: src, elsewhere: remotes.0.as_ref() };
+        let dst = Owners { here: dst, elsewhere: remotes.1.as_ref() };
         let (passing_src, passing_dst) = passing(own, src, dst);
         let ends = Ends { peer: other_end(own, src, dst), src: passing_src, dst: passing_dst };
         table.missed |= missed;
@@ -83,34 +124,19 @@ impl Peers {
 }
 
 /// Both ends of a packet on its way through a namespace, as far as they are known; none where one of them is there.
-fn passing(
-    own: Option<NetnsKey>,
-    src: &[NetnsKey],
-    dst: &[NetnsKey],
-) -> (Option<NetnsKey>, Option<NetnsKey>) {
-    match own {
-        Some(own) if !src.contains(&own) && !dst.contains(&own) => (only(src), only(dst)),
-        _ => (None, None),
-    }
+fn passing(own: Option<NetnsKey>, src: Owners<'_>, dst: Owners<'_>) -> (Option<End>, Option<End>) {
+    if own.is_some() && !src.has(own) && !dst.has(own) { (src.only(), dst.only()) } else { (None, None) }
 }
 
-fn only(of: &[NetnsKey]) -> Option<NetnsKey> {
-    match of {
-        [one] => Some(*one),
-        _ => None,
-    }
-}
-
-/// From the namespaces that have the source address and those that have the destination address.
-fn other_end(own: Option<NetnsKey>, src: &[NetnsKey], dst: &[NetnsKey]) -> Option<NetnsKey> {
-    let is_own = |of: &[NetnsKey]| own.is_some_and(|own| of.contains(&own));
-    match (is_own(src), is_own(dst)) {
+/// From those that have the source address and those that have the destination address.
+fn other_end(own: Option<NetnsKey>, src: Owners<'_>, dst: Owners<'_>) -> Option<End> {
+    match (src.has(own), dst.has(own)) {
         // Both ends in one namespace: there is no other.
         (true, true) => None,
-        (true, false) => only(dst),
-        (false, true) => only(src),
+        (true, false) => dst.only(),
+        (false, true) => src.only(),
         // On its way through: who sent it, else who was to get it.
-        (false, false) => only(src).or_else(|| only(dst)),
+        (false, false) => src.only().or_else(|| dst.only()),
     }
 }
 
@@ -118,31 +144,56 @@ fn other_end(own: Option<NetnsKey>, src: &[NetnsKey], dst: &[NetnsKey]) -> Optio
 mod tests {
     use super::*;
 
+    fn here(keys: &[NetnsKey]) -> Owners<'_> {
+        Owners { here: keys, elsewhere: None }
+    }
+
+    fn elsewhere(remote: &Arc<Remote>) -> Owners<'_> {
+        Owners { here: &[], elsewhere: Some(remote) }
+    }
+
+    const A: End = End::Here(NetnsKey(1));
+    const B: End = End::Here(NetnsKey(2));
+
     #[test]
     fn the_peer_is_the_end_that_is_not_ones_own() {
         let (a, b, c) = (NetnsKey(1), NetnsKey(2), NetnsKey(3));
-        assert_eq!(other_end(Some(a), &[a], &[b]), Some(b));
-        assert_eq!(other_end(Some(b), &[a], &[b]), Some(a));
-        assert_eq!(other_end(Some(a), &[a], &[a]), None);
-        assert_eq!(other_end(Some(a), &[a], &[]), None, "an address outside");
-        assert_eq!(other_end(Some(c), &[a], &[b]), Some(a), "on its way through");
-        assert_eq!(other_end(None, &[], &[b]), Some(b));
+        assert_eq!(other_end(Some(a), here(&[a]), here(&[b])), Some(B));
+        assert_eq!(other_end(Some(b), here(&[a]), here(&[b])), Some(A));
+        assert_eq!(other_end(Some(a), here(&[a]), here(&[a])), None);
+        assert_eq!(other_end(Some(a), here(&[a]), here(&[])), None, "an address outside");
+        assert_eq!(other_end(Some(c), here(&[a]), here(&[b])), Some(A), "on its way through");
+        assert_eq!(other_end(None, here(&[]), here(&[b])), Some(B));
     }
 
     #[test]
     fn both_ends_are_told_of_what_is_on_its_way_through_and_of_nothing_else() {
         let (a, b, c) = (NetnsKey(1), NetnsKey(2), NetnsKey(3));
-        assert_eq!(passing(Some(c), &[a], &[b]), (Some(a), Some(b)));
-        assert_eq!(passing(Some(c), &[a], &[]), (Some(a), None), "to an address outside");
-        assert_eq!(passing(Some(c), &[a, b], &[b]), (None, Some(b)), "an address of two");
-        assert_eq!(passing(Some(a), &[a], &[b]), (None, None));
-        assert_eq!(passing(Some(b), &[a], &[b]), (None, None));
-        assert_eq!(passing(None, &[a], &[b]), (None, None), "nobody knows where it was");
+        assert_eq!(passing(Some(c), here(&[a]), here(&[b])), (Some(A), Some(B)));
+        assert_eq!(passing(Some(c), here(&[a]), here(&[])), (Some(A), None), "to an address outside");
+        assert_eq!(passing(Some(c), here(&[a, b]), here(&[b])), (None, Some(B)), "an address of two");
+        assert_eq!(passing(Some(a), here(&[a]), here(&[b])), (None, None));
+        assert_eq!(passing(Some(b), here(&[a]), here(&[b])), (None, None));
+        assert_eq!(passing(None, here(&[a]), here(&[b])), (None, None), "nobody knows where it was");
     }
 
     #[test]
     fn an_address_of_two_namespaces_is_nobodys() {
         let (a, b, c) = (NetnsKey(1), NetnsKey(2), NetnsKey(3));
-        assert_eq!(other_end(Some(a), &[a], &[b, c]), None);
+        assert_eq!(other_end(Some(a), here(&[a]), here(&[b, c])), None);
+    }
+
+    #[test]
+    fn a_pod_of_another_node_is_an_end_where_nothing_here_has_its_address() {
+        let (a, c) = (NetnsKey(1), NetnsKey(3));
+        let remote = Arc::new(Remote::new("shop", "cart-0", &[]));
+        let far = End::Elsewhere(Arc::clone(&remote));
+        assert_eq!(other_end(Some(a), here(&[a]), elsewhere(&remote)), Some(far.clone()));
+        assert_eq!(other_end(Some(a), elsewhere(&remote), here(&[a])), Some(far.clone()));
+        assert_eq!(passing(Some(c), elsewhere(&remote), here(&[a])), (Some(far), Some(A)));
+        let both = Owners { here: &[a], elsewhere: Some(&remote) };
+        assert_eq!(other_end(Some(c), both, here(&[])), Some(A), "what is here wins");
+        let many = Owners { here: &[a, c], elsewhere: Some(&remote) };
+        assert_eq!(other_end(Some(c), here(&[c]), many), None);
     }
 }

@@ -100,7 +100,7 @@ pub struct Supervisor {
 
 impl Supervisor {
     pub fn new(catalogue: Arc<Catalogue>, discovery: Discovery, bus: Arc<Bus>) -> Self {
-        let peers = Arc::new(Peers::new(discovery.host()));
+        let peers = Arc::new(Peers::new(discovery.host(), discovery.cluster().clone()));
         let (scrapes, running) = Default::default();
         let common = Common { catalogue, discovery, scrapes, bus, peers, running };
         Self { common, probes: Vec::new(), limits: Limits::default() }

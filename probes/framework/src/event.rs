@@ -100,9 +100,13 @@ pub const COMMON: &[FieldDef] = &[
     FieldDef::new(
         "peer_namespace",
         Form::Text,
-        "Kubernetes namespace of the other end, where that is a pod of this node.",
+        "Kubernetes namespace of the other end, where that is a pod of this node; of another node with discovery.cluster_peers.",
     ),
-    FieldDef::new("peer_pod", Form::Text, "Pod of the other end, where that is a pod of this node."),
+    FieldDef::new(
+        "peer_pod",
+        Form::Text,
+        "Pod of the other end, where that is a pod of this node; of another node with discovery.cluster_peers.",
+    ),
     FieldDef::new(
         "src_namespace",
         Form::Text,

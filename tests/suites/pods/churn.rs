@@ -50,33 +50,9 @@ fn removed_alone(containerd: &Containerd) -> Duration {
     removals[removals.len() / 2]
 }
 
-#[test]
-fn five_hundred_pods_come_and_go_and_leave_nothing() {
-    needs_root!();
-    needs_programs!("containerd", "runc", "cc");
-    let containerd = Containerd::start();
-    let alone = removed_alone(&containerd);
-    let agent = agent(&containerd, "probes: [tcp, netdev, sock, fd, packetloss]\n");
-    // What the first pods make the agent allocate is no leak.
-    for n in 0..5 {
-        let sandbox = containerd.run(&Pod::new("warm", &format!("up-{n}")));
-        agent.scrape_with(&format!("up-{n}"));
-        containerd.client().remove(&sandbox.id);
-    }
-    let quiet = || {
-        until("all rows are gone", Duration::from_secs(5), || {
-            let page = agent.scrape();
-            let left = page.all("netsonde_tcp_active_opens_total", &[]);
-            let runtimes = |name: &str| name == "churn" || name == "warm";
-            let left = left.filter(|s| s.labels.iter().any(|(_, value)| runtimes(value))).count();
-            (left == 0).then_some(page)
-        });
-        std::thread::sleep(Duration::from_millis(500));
-        let namespaces = agent.status()["namespaces"].as_array().expect("a list").len();
-        (agent.descriptors(), resident(&agent), namespaces)
-    };
-    let before = quiet();
-
+/// Makes the pods, waits for each to be seen and removes it: how long they were waited for and how long a removal took,
+/// both sorted.
+fn churn(containerd: &Containerd, agent: &Agent) -> (Vec<Duration>, Vec<Duration>) {
     let seen: Mutex<HashMap<String, Instant>> = Mutex::default();
     let (next, done) = (AtomicUsize::new(0), AtomicBool::new(false));
     let (waits, removals) = (Mutex::new(Vec::new()), Mutex::new(Vec::new()));
@@ -129,13 +105,44 @@ fn five_hundred_pods_come_and_go_and_leave_nothing() {
         done.store(true, Ordering::Relaxed);
         assert!(ended, "a worker failed");
     });
-    let start = Instant::now();
-    until("the devices of all pods are gone", SEEN, || (veths(&containerd) == 0).then_some(()));
-
     let mut waits = waits.into_inner().expect("no panic");
     let mut removals = removals.into_inner().expect("no panic");
     waits.sort();
     removals.sort();
+    (waits, removals)
+}
+
+#[test]
+fn five_hundred_pods_come_and_go_and_leave_nothing() {
+    needs_root!();
+    needs_programs!("containerd", "runc", "cc");
+    let containerd = Containerd::start();
+    let alone = removed_alone(&containerd);
+    let agent = agent(&containerd, "probes: [tcp, netdev, sock, fd, packetloss]\n");
+    // What the first pods make the agent allocate is no leak.
+    for n in 0..5 {
+        let sandbox = containerd.run(&Pod::new("warm", &format!("up-{n}")));
+        agent.scrape_with(&format!("up-{n}"));
+        containerd.client().remove(&sandbox.id);
+    }
+    let quiet = || {
+        until("all rows are gone", Duration::from_secs(5), || {
+            let page = agent.scrape();
+            let left = page.all("netsonde_tcp_active_opens_total", &[]);
+            let runtimes = |name: &str| name == "churn" || name == "warm";
+            let left = left.filter(|s| s.labels.iter().any(|(_, value)| runtimes(value))).count();
+            (left == 0).then_some(page)
+        });
+        std::thread::sleep(Duration::from_millis(500));
+        let namespaces = agent.status()["namespaces"].as_array().expect("a list").len();
+        (agent.descriptors(), resident(&agent), namespaces)
+    };
+    let before = quiet();
+
+    let (waits, removals) = churn(&containerd, &agent);
+    let start = Instant::now();
+    until("the devices of all pods are gone", SEEN, || (veths(&containerd) == 0).then_some(()));
+
     assert_eq!(waits.len(), PODS);
     let after = quiet();
     note(&format!(
