@@ -65,8 +65,8 @@ pub fn during(agent: &Agent, work: impl FnOnce()) -> BTreeMap<u32, Runs> {
     after
 }
 
-/// The eBPF probes of this build.
-fn probes() -> Vec<String> {
+/// Every probe of this build.
+pub fn probes() -> Vec<String> {
     let listed = shell::run(&mut netsonde(&["probes", "--output", "json"]));
     let listed: serde_json::Value = serde_json::from_str(&listed).unwrap_or_else(|e| panic!("no JSON: {e}"));
     let names = listed.as_array().expect("a list of probes").iter();

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use netsonde_tests::agent::netsonde;
+use super::programs::probes;
 use netsonde_tests::{Agent, Pair, Running, shell, wait::until_true};
 
 /// Turns of each set. `bench traffic 30 flow,tcpretrans packetloss` makes another number, of these two sets.
@@ -49,7 +49,7 @@ pub fn run() {
         }));
     } else {
         sets.push(Set { what: "the default set".into(), config: String::new(), bulk: 2.0, p99: Some(3.0) });
-        let config = format!("probes: [{}]", all().join(", "));
+        let config = format!("probes: [{}]", probes().join(", "));
         sets.push(Set { what: "every probe".into(), config, bulk: 8.0, p99: None });
     }
     let pair = Pair::v4("iperf");
@@ -124,17 +124,10 @@ fn gigabits(pair: &Pair) -> f64 {
     bits.unwrap_or_else(|| panic!("iperf3 says: {json:#}")) / 1e9
 }
 
-/// Every probe of this build.
-fn all() -> Vec<String> {
-    let listed = shell::run(&mut netsonde(&["probes", "--output", "json"]));
-    let listed: serde_json::Value = serde_json::from_str(&listed).unwrap_or_else(|e| panic!("no JSON: {e}"));
-    let names = listed.as_array().expect("a list of probes").iter();
-    names.map(|probe| probe["name"].as_str().expect("a name").to_owned()).collect()
-}
-
 fn report(sets: &[Set], turns: &[Vec<Turn>]) {
     println!(
-        "\niperf3 and round trips of one byte over a veth, medians of {ROUNDS} turns of each set, alternated;"
+        "\niperf3 and round trips of one byte over a veth, medians of {} turns of each set, alternated;",
+        turns[0].len()
     );
     println!("the loss is the median of each round's own ratio, give or take its standard error\n");
     println!(

@@ -30,7 +30,7 @@ fn examples() -> [String; 2] {
 
 /// What Prometheus answers. On a busy machine a scrape goes without the probe that is too late, and a gauge of it has no
 /// value until the next; so one that is expected is asked for again.
-fn answer(server: &Server, query: &str, expected: bool) -> Vec<(Value, String)> {
+fn answer(server: &Server, query: &str, expected: bool) -> Vec<(Value, f64)> {
     for _ in 0..30 {
         let found = server.ask(query).unwrap_or_else(|why| panic!("{query}: {why}"));
         if !found.is_empty() || !expected {

@@ -256,18 +256,17 @@ fn the_first_row_names_the_pod_that_loses_and_where() {
         let query = filled(text(&list(panel, "targets")[0], "expr")).replace("target_pod=~\".*\"", &pods);
         lab.server.ask(&query).expect("an answer")
     };
-    let number = |value: &str| value.parse::<f64>().expect("a number");
     let by_place = told("netsonde-pod", "Lost by place, in the time shown");
     // Sixty datagrams at once are for a queue with room for twenty, and what it lets through is for a buffer with room
     // for one. IP and the socket of the sender count what the queue drops once more.
-    let most = by_place.iter().max_by(|(_, x), (_, y)| number(x).total_cmp(&number(y))).expect("a place");
+    let most = by_place.iter().max_by(|(_, x), (_, y)| x.total_cmp(y)).expect("a place");
     assert!(
         ["qdisc", "IP discarded, out", "UDP send buffer"].contains(&text(&most.0, "place")),
         "{by_place:?}"
     );
     let who = told("netsonde-pod", "Which pod loses them");
     for (place, pod) in [("qdisc", a), ("UDP receive buffer", b), ("TCP accept queue", b)] {
-        let found = who.iter().find(|(labels, value)| labels["place"] == place && number(value) > 1.0);
+        let found = who.iter().find(|(labels, value)| labels["place"] == place && *value > 1.0);
         assert_eq!(found.unwrap_or_else(|| panic!("{place}: {who:?}")).0["target_pod"], pod, "{place}");
     }
     let reasons = told("netsonde-loss", "Pod, reason and way");
