@@ -1,5 +1,6 @@
 //! The assembly: every part of the agent, in the order in which it starts.
 
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -26,6 +27,7 @@ const FLUSH: Duration = Duration::from_secs(1);
 
 /// Runs until SIGTERM or SIGINT.
 pub fn run(file: Option<&Path>, served: Served) -> Result<(), Failure> {
+    file.map_or(Ok(()), refuse_pipe)?;
     // Watched before it is read, so that no change in between is missed.
     let (reload, mut wanted) = mpsc::channel::<()>(1);
     let _watch = file.map(|file| watch_file(file, reload.clone())).transpose()?;
@@ -141,6 +143,20 @@ pub fn scrape_once(file: Option<&Path>, format: Format, own: bool) -> Result<Str
     let page = scrape::page(&supervisor, &style, own.as_ref(), Instant::now() + http::WITHIN)
         .context("the page could not be encoded")?;
     Ok(String::from_utf8_lossy(page.body(format)).into_owned())
+}
+
+/// A pipe tells what it holds once, and an agent that runs reads its configuration again.
+fn refuse_pipe(file: &Path) -> Result<(), Failure> {
+    // What cannot be looked at cannot be read either, and that is told there.
+    if !std::fs::metadata(file).is_ok_and(|metadata| metadata.file_type().is_fifo()) {
+        return Ok(());
+    }
+    let error = anyhow::anyhow!(
+        "{} is a pipe, which can be read only once, and `netsonde run` reads its configuration again when it changes; write \
+         it to a file first",
+        file.display()
+    );
+    Err(Failure { code: 1, error })
 }
 
 type Prepared =

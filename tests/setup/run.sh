@@ -15,6 +15,8 @@ export NETSONDE_SKIPS=$scratch/skips
 : >"$NETSONDE_SKIPS"
 : >"$scratch/failed"
 : >"$scratch/ignored"
+: >"$scratch/again"
+exact=false
 passed=0
 failed=0
 
@@ -40,6 +42,28 @@ check() {
     fi
 }
 
+# Some vendors' kernels run no tracing program while process 1 has the CPU, so there an exact count of packets is now and
+# then short, which no test can prevent (probes-ebpf/src/runtime/kernel.rs). Tests of such counts that fail have a second
+# try on those kernels, and the result names them.
+patched() { grep -qaw init_owned /sys/kernel/btf/vmlinux; }
+
+# again LOG SECONDS ARGUMENTS...: runs the failed tests of a log alone. True where all of them pass now.
+again() {
+    local log=$1 limit=$2 failed words=() word
+    shift 2
+    mapfile -t failed < <(sed -n 's/^test \(.*\) \.\.\. FAILED$/\1/p' "$log")
+    [ "${#failed[@]}" -gt 0 ] || return 1
+    for word in "$@"; do
+        [ "$word" != -- ] || break
+        words+=("$word")
+    done
+    step "once more: ${failed[*]}"
+    timeout "$limit" cargo test --workspace --locked --no-fail-fast -j "$jobs" "${words[@]}" -- --test-threads=1 --exact \
+        "${failed[@]}" </dev/null 2>&1 | tee "$log.again"
+    [ "${PIPESTATUS[0]}" -eq 0 ] || return 1
+    printf 'AGAIN: %s: passed the second time\n' "${failed[@]}" >>"$scratch/again"
+}
+
 # tests NAME SECONDS ARGUMENTS...: `cargo test`, whose results are counted one by one.
 tests() {
     local name=$1 limit=$2 log=$scratch/log status ok bad ignored
@@ -56,7 +80,9 @@ tests() {
     if [ "$(grep -c '^test .* \.\.\. ignored' "$log")" -ne "$ignored" ]; then
         fail 1 "$name: $ignored ignored tests, not all of them named"
     fi
-    if [ "$bad" -gt 0 ]; then
+    if [ "$bad" -gt 0 ] && $exact && patched && again "$log" "$limit" "$@"; then
+        passed=$((passed + bad))
+    elif [ "$bad" -gt 0 ]; then
         fail "$bad" "$name: $(sed -n 's/^test \(.*\) \.\.\. FAILED$/\1/p' "$log" | tr '\n' ' ')"
     elif [ "$status" -ne 0 ]; then
         fail 1 "$name: cargo test ended with $status (124: it took longer than $limit s)"
@@ -137,14 +163,14 @@ if want lab; then
     tests http 300 --test http --test web
     tests "bad input" 300 --test bad_input --test reload
     tests sinks 300 --test sinks
+    exact=true
     # shellcheck disable=SC2046 # a list of words
     tests lab 1200 $(labs)
-    # One at a time: while another agent starts or stops, a tracepoint's program was seen to miss packets (Linux 6.18).
-    tests "tcp events" 600 --test lab_events_tcp -- --test-threads=1
     # One at a time: a flood in one would fill the ring buffers that another reads.
     tests latency 600 --test lab_latency -- --test-threads=1
     # One at a time: each runs a container runtime.
     tests daemonset 600 --test daemonset -- --test-threads=1
+    exact=false
     # One at a time: these count the agent's descriptors and watch how fast namespaces go.
     tests namespaces 600 --test namespaces -- --test-threads=1
     # One at a time: each has a containerd of its own.
@@ -174,7 +200,7 @@ skipped=$((noted + $(grep -c '' "$scratch/ignored")))
 passed=$((passed - noted))
 
 step result
-cat "$scratch/failed" "$scratch/ignored" "$NETSONDE_SKIPS"
+cat "$scratch/failed" "$scratch/again" "$scratch/ignored" "$NETSONDE_SKIPS"
 mkdir -p target
 echo "$passed passed, $failed failed, $skipped skipped" | tee target/test-result
 [ "$failed" -eq 0 ]

@@ -4,12 +4,20 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::sync::{Arc, OnceLock};
 
-use netsonde_framework::StartError;
+use netsonde_framework::{HookState, HookStatus, StartError};
 
 use super::btf::Btf;
 use super::symbols::SharedSymbols;
 
 const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
+
+/// What a patch that some vendors' kernels carry leaves out: `__bpf_trace_run` looks at `current->tgid` and runs no program
+/// of others while process 1 is on the CPU, also not for the packets that an interrupt brings then. No counter of the
+/// kernel tells how often; the patch is known by the member that it adds to `struct bpf_prog_aux`.
+const FIRST: &str = "what is handled while process 1 has the CPU";
+const FIRST_HIDDEN: &str =
+    "this kernel runs no tracing program then (bpf_prog_aux.init_owned): it is not counted";
+
 /// The small part of the kernel's type information that the probes need.
 #[derive(Debug)]
 struct Facts {
@@ -17,6 +25,7 @@ struct Facts {
     arguments: BTreeMap<String, u32>,
     drop_reasons: BTreeMap<u32, String>,
     reset_reasons: BTreeMap<u32, String>,
+    passes_over: bool,
 }
 
 /// The running kernel. Clones are handles to the same facts; they are read when the first probe asks.
@@ -71,6 +80,12 @@ impl Kernel {
         Ok(&self.facts()?.reset_reasons)
     }
 
+    /// What this kernel hides from all tracing programs, if anything; [`super::Object`] notes it with each probe's hooks.
+    pub(super) fn passes_over(&self) -> Option<HookStatus> {
+        let passes_over = self.facts().ok()?.passes_over;
+        passes_over.then(|| HookStatus::new(FIRST, HookState::Unsupported(FIRST_HIDDEN.into())))
+    }
+
     /// Names of functions, for a probe that starts. All probes share what was read, and one that is started again finds it.
     pub fn symbols(&self) -> SharedSymbols {
         let shared = self.symbols.get_or_init(SharedSymbols::open);
@@ -109,5 +124,6 @@ fn read() -> Result<Facts, String> {
     };
     let drop_reasons = short("skb_drop_reason", "SKB_DROP_REASON_");
     let reset_reasons = short("sk_rst_reason", "SK_RST_REASON_");
-    Ok(Facts { arguments, drop_reasons, reset_reasons })
+    let passes_over = btf.offset_of("bpf_prog_aux", "init_owned").is_some();
+    Ok(Facts { arguments, drop_reasons, reset_reasons, passes_over })
 }

@@ -156,7 +156,7 @@ impl Object {
             };
         }
         let mut ebpf = loader.load(bytes).map_err(|error| refused("load its maps", &error))?;
-        let fared: Vec<HookStatus> = hooks
+        let mut fared: Vec<HookStatus> = hooks
             .iter()
             .map(|hook| {
                 let (state, rung) = climb(&mut ebpf, kernel, hook, &btf);
@@ -168,6 +168,7 @@ impl Object {
         give_back();
         let sources = || hooks.iter().zip(&fared).filter(|(hook, _)| hook.role == Role::Source);
         if sources().any(|(_, status)| matches!(status.state, HookState::Attached(_))) {
+            fared.extend(kernel.passes_over());
             return Ok(Self { ebpf, hooks: fared, watched: Vec::new() });
         }
         let why: Vec<String> = sources()
