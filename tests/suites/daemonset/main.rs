@@ -3,6 +3,7 @@
 
 mod capabilities;
 mod edits;
+mod fifty;
 mod node;
 mod seccomp;
 
