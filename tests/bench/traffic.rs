@@ -5,12 +5,13 @@ use std::io::{Read, Write};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use super::measure::cpu;
 use super::programs::probes;
 use netsonde_tests::{Agent, Pair, Running, shell, wait::until_true};
 
 /// Turns of each set. `bench traffic 30 flow,tcpretrans packetloss` makes another number, of these two sets.
-const ROUNDS: usize = 15;
-const BULK_SECONDS: &str = "1";
+const ROUNDS: usize = 25;
+const BULK_SECONDS: &str = "2";
 const ROUND_TRIPS: Duration = Duration::from_millis(700);
 
 /// One turn's figures.
@@ -71,13 +72,18 @@ pub fn run() {
     report(&sets, &turns);
 }
 
-/// The agent takes the set's configuration, and comes to rest.
+/// The agent takes the set's configuration, and comes to rest: programs are loaded and verified, connections listed.
 fn become_set(agent: &Agent, set: &Set) {
     let reloads = || agent.scrape().find("netsonde_config_reloads_total", &[("result", "ok")]);
     let before = reloads();
     agent.write_config(&format!("node_name: bench\nsinks: []\n# {:?}\n{}\n", Instant::now(), set.config));
     until_true("the configuration is taken", Duration::from_secs(20), || reloads() != before);
-    std::thread::sleep(Duration::from_millis(500));
+    let mut used = cpu(agent.pid());
+    until_true("the agent rests", Duration::from_secs(20), || {
+        std::thread::sleep(Duration::from_millis(300));
+        let before = std::mem::replace(&mut used, cpu(agent.pid()));
+        used - before <= Duration::from_millis(10)
+    });
 }
 
 fn turn(pair: &Pair) -> Turn {

@@ -201,6 +201,7 @@ impl PacketLoss {
 
 impl Probe for PacketLoss {
     fn collect(&mut self, view: &View<'_>, out: &mut Samples) -> Result<(), CollectError> {
+        self.symbols.tidy();
         let looked = self.look();
         let mut lost: HashMap<NsId, Lost> = HashMap::new();
         let reasons = &self.reasons;

@@ -4,6 +4,7 @@ pub mod btf;
 mod clock;
 mod health;
 mod iterator;
+mod kallsyms;
 mod kernel;
 mod ledger;
 mod limit;

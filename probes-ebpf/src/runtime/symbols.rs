@@ -1,9 +1,9 @@
 //! Names of kernel functions for addresses in events.
 //!
-//! /proc/kallsyms has hundreds of thousands of lines; keeping them would take megabytes. Events name few places, so the
-//! file is read through when new addresses come up, and only what was asked is kept.
+//! /proc/kallsyms takes tens of milliseconds to read and megabytes to hold, and events name few places: the file is read
+//! when an address comes up that is not known, all of it is held while more of them may come, and then only what was asked.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,12 +11,13 @@ use std::time::{Duration, Instant};
 
 use netsonde_framework::{HookState, HookStatus};
 
+use super::kallsyms::Table;
+
 const KALLSYMS: &str = "/proc/kallsyms";
 /// Places that are remembered; beyond, all are forgotten and asked again.
 const REMEMBERED: usize = 4096;
-/// Reading takes tens of milliseconds, so it is done at most this often in a row.
-const READS: f64 = 5.0;
-const READ_EVERY: Duration = Duration::from_secs(2);
+/// How long the whole table is held. It is not read again sooner, so what is loaded meanwhile has no name until then.
+const HELD: Duration = Duration::from_secs(60);
 
 /// The function at an address, and how far into it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +48,13 @@ impl SharedSymbols {
     pub fn lock(&self) -> MutexGuard<'_, Symbols> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Gives back what is held for no use any more, unless it is used now.
+    pub fn tidy(&self) {
+        if let Ok(mut symbols) = self.0.try_lock() {
+            symbols.tidy();
+        }
+    }
 }
 
 /// Finds names of functions.
@@ -57,10 +65,13 @@ pub struct Symbols {
     /// By start: the functions of places that were read, for other places in them. Who was interrupted by a timer is
     /// somewhere else each time, and mostly in one of few functions.
     functions: BTreeMap<u64, Function>,
+    /// What the table that was read last had no name for.
+    nameless: HashSet<u64>,
+    table: Option<Table>,
+    /// When the table was read, or tried to.
+    read: Option<Instant>,
     /// Why there are no names at all.
     hidden: Option<String>,
-    reads: f64,
-    since: Instant,
 }
 
 impl Symbols {
@@ -75,9 +86,10 @@ impl Symbols {
             path,
             known: HashMap::new(),
             functions: BTreeMap::new(),
+            nameless: HashSet::new(),
+            table: None,
+            read: None,
             hidden,
-            reads: READS,
-            since: Instant::now(),
         }
     }
 
@@ -85,6 +97,7 @@ impl Symbols {
     pub(super) fn renew(&mut self) {
         let functions = &self.functions;
         self.known.retain(|address, _| function_of(functions, *address).is_some());
+        self.nameless.clear();
         if self.hidden.is_some() {
             self.hidden = visible(self.path).err();
         }
@@ -104,47 +117,51 @@ impl Symbols {
         if self.hidden.is_some() {
             return;
         }
-        let mut unknown: BTreeSet<u64> =
-            addresses.filter(|a| *a != 0 && !self.known.contains_key(a)).collect();
-        unknown.retain(|address| match self.in_known_function(*address) {
-            Some(place) => {
-                self.known.insert(*address, place);
-                false
+        for address in addresses.filter(|address| *address != 0) {
+            if !self.known.contains_key(&address) && !self.nameless.contains(&address) {
+                self.look_up(address);
             }
-            None => true,
-        });
-        if unknown.is_empty() || !self.may_read() {
-            return;
         }
-        if self.known.len() + unknown.len() > REMEMBERED {
+        self.tidy();
+    }
+
+    /// Gives the whole table back when it was held long enough.
+    fn tidy(&mut self) {
+        if self.read.is_some_and(|read| read.elapsed() >= HELD) {
+            self.table = None;
+        }
+    }
+
+    fn look_up(&mut self, address: u64) {
+        if self.known.len() + self.nameless.len() >= REMEMBERED {
             self.known.clear();
             self.functions.clear();
+            self.nameless.clear();
         }
-        let Ok(found) = search(self.path, &unknown) else { return };
-        for (address, symbol) in found {
-            let name: Arc<str> = symbol.name.into();
-            self.known.insert(address, place(&name, address - symbol.start));
-            if let Some(end) = symbol.end {
-                self.functions.insert(symbol.start, Function { end, name });
-            }
+        if let Some(place) = self.in_known_function(address) {
+            self.known.insert(address, place);
+            return;
+        }
+        if self.table.is_none() && self.read.is_none_or(|read| read.elapsed() >= HELD) {
+            self.read = Some(Instant::now());
+            self.table = Table::read(self.path).ok();
+            self.nameless.clear();
+        }
+        let Some(table) = &self.table else { return };
+        let Some(found) = table.find(address) else {
+            self.nameless.insert(address);
+            return;
+        };
+        let name: Arc<str> = found.name.into();
+        self.known.insert(address, place(&name, address - found.start));
+        if let Some(end) = found.end {
+            self.functions.insert(found.start, Function { end, name });
         }
     }
 
     fn in_known_function(&self, address: u64) -> Option<Place> {
         let (start, function) = function_of(&self.functions, address)?;
         Some(place(&function.name, address - start))
-    }
-
-    fn may_read(&mut self) -> bool {
-        let now = Instant::now();
-        let earned = now.duration_since(self.since).as_secs_f64() / READ_EVERY.as_secs_f64();
-        self.since = now;
-        self.reads = (self.reads + earned).min(READS) - 1.0;
-        if self.reads < 0.0 {
-            self.reads += 1.0;
-            return false;
-        }
-        true
     }
 
     /// The place of an address that was learned.
@@ -195,93 +212,18 @@ fn place(function: &Arc<str>, offset: u64) -> Place {
     Place { function: Arc::clone(function), exact: format!("{function}+{offset:#x}").into() }
 }
 
-/// The function that an address is in.
-#[derive(Debug, PartialEq, Eq)]
-struct Symbol {
-    start: u64,
-    name: String,
-    /// Where the next one begins; only for one of the kernel itself.
-    end: Option<u64>,
-}
-
-/// The last function at or below each address. The file is not sorted: modules follow, each in an order of its own.
-fn search(path: &str, wanted: &BTreeSet<u64>) -> std::io::Result<HashMap<u64, Symbol>> {
-    let wanted: Vec<u64> = wanted.iter().copied().collect();
-    let mut best: Vec<Option<Symbol>> = wanted.iter().map(|_| None).collect();
-    let mut next = vec![u64::MAX; wanted.len()];
-    let mut file = BufReader::with_capacity(1 << 16, File::open(path)?);
-    let mut line = Vec::new();
-    while file.read_until(b'\n', &mut line)? > 0 {
-        if let Some(address) = function_address(&line) {
-            let after = wanted.partition_point(|want| *want < address);
-            // Every wanted address from this symbol on might be in it; nearer symbols win.
-            let within = wanted[after..].iter().take_while(|want| **want - address <= LARGEST).count();
-            for symbol in &mut best[after..after + within] {
-                if symbol.as_ref().is_none_or(|s| s.start < address)
-                    && let Some(name) = name(&line)
-                {
-                    // Its end is set below; none stays for one of a module.
-                    let end = (!line.contains(&b'[')).then_some(u64::MAX);
-                    *symbol = Some(Symbol { start: address, name: name.to_owned(), end });
-                }
-            }
-            let before = wanted[..after].iter().rev().take_while(|want| address - **want <= LARGEST).count();
-            for next in &mut next[after - before..after] {
-                *next = address.min(*next);
-            }
-        }
-        line.clear();
-    }
-    let found = wanted.iter().zip(best).zip(next).filter_map(|((want, symbol), next)| {
-        let symbol = symbol?;
-        let end = symbol.end.filter(|_| next != u64::MAX).map(|_| next);
-        Some((*want, Symbol { end, ..symbol }))
-    });
-    Ok(found.collect())
-}
-
-/// No function is larger: an address further from every symbol is in none (a BPF program, a module that is gone).
-const LARGEST: u64 = 1 << 16;
-
-/// The address of a line like `ffffffff81000000 T _text` (with a tab and the module in brackets behind it where it has
-/// one) if it is a function's. There are hundreds of thousands of lines, so nothing is copied or checked twice.
-fn function_address(line: &[u8]) -> Option<u64> {
-    const DIGITS: usize = 16;
-    if !matches!(line.get(DIGITS..DIGITS + 3)?, [b' ', b't' | b'T' | b'w' | b'W', b' ']) {
-        return None;
-    }
-    line[..DIGITS].iter().try_fold(0u64, |sum, digit| {
-        let value = match digit {
-            b'0'..=b'9' => digit - b'0',
-            b'a'..=b'f' => digit - b'a' + 10,
-            _ => return None,
-        };
-        Some(sum << 4 | u64::from(value))
-    })
-}
-
-/// The function's name in such a line.
-fn name(line: &[u8]) -> Option<&str> {
-    std::str::from_utf8(line).ok()?.split([' ', '\t', '\n']).nth(2)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn function(line: &str) -> Option<(u64, &str)> {
-        Some((function_address(line.as_bytes())?, name(line.as_bytes())?))
-    }
-
-    #[test]
-    fn lines_that_are_no_functions_are_passed_over() {
-        assert_eq!(function("ffffffff81000010 T start\n"), Some((0xffff_ffff_8100_0010, "start")));
-        assert_eq!(
-            function("ffffffffc0000000 t nft_do_chain\t[nf_tables]\n"),
-            Some((0xffff_ffff_c000_0000, "nft_do_chain"))
-        );
-        assert_eq!(function("ffffffff81000010 D data\n"), None);
-        assert_eq!(function("nonsense\n"), None);
+    /// The table and the first of these functions that it has, by name.
+    fn one_of(names: &[&str]) -> (u64, String) {
+        let text = std::fs::read_to_string(KALLSYMS).expect("it was readable a moment ago");
+        let of_kernel = text.lines().filter(|line| !line.contains('['));
+        let mut words = of_kernel.map(|line| line.split(' ').collect::<Vec<_>>());
+        let line =
+            words.find(|words| names.contains(&words[2])).expect("every kernel with a network has them");
+        (u64::from_str_radix(line[0], 16).expect("an address"), line[2].to_owned())
     }
 
     #[test]
@@ -291,12 +233,7 @@ mod tests {
             assert!(matches!(symbols.status().state, HookState::Unsupported(_)));
             return;
         }
-        let text = std::fs::read_to_string(KALLSYMS).expect("it was readable a moment ago");
-        let (address, name) = text
-            .lines()
-            .filter_map(function)
-            .find(|(_, name)| *name == "kfree_skbmem" || *name == "ip_rcv")
-            .expect("every kernel with a network has them");
+        let (address, name) = one_of(&["kfree_skbmem", "ip_rcv"]);
         symbols.learn([address + 1].into_iter());
         let place = symbols.place(address + 1).expect("just learned");
         assert_eq!(place.function.as_ref(), name);
@@ -323,12 +260,10 @@ mod tests {
         if symbols.hidden.is_some() {
             return;
         }
-        let text = std::fs::read_to_string(KALLSYMS).expect("it was readable a moment ago");
-        let own = text.lines().filter(|line| !line.contains('[')).filter_map(function);
-        let (address, _) = own.into_iter().find(|(_, name)| *name == "ip_rcv").expect("the kernel's own");
+        let (address, _) = one_of(&["ip_rcv"]);
         symbols.learn([address + 1].into_iter());
         assert_eq!(symbols.exact(address + 1).as_ref(), "ip_rcv+0x1");
-        symbols.reads = 0.0;
+        symbols.table = None;
         symbols.learn([address + 2].into_iter());
         assert_eq!(symbols.exact(address + 2).as_ref(), "ip_rcv+0x2");
         symbols.known.insert(0x10, Place { function: "of_a_module".into(), exact: "of_a_module+0x0".into() });
@@ -340,9 +275,30 @@ mod tests {
     }
 
     #[test]
-    fn reading_is_rationed() {
-        let mut symbols = Symbols::open();
-        let allowed = (0..100).filter(|_| symbols.may_read()).count();
-        assert_eq!(allowed, 5);
+    fn the_table_is_read_once_in_a_while_and_given_back() {
+        let file = tempfile::NamedTempFile::new().expect("a temporary file can be made");
+        let path: &'static str = file.path().to_str().expect("UTF-8").to_owned().leak();
+        let write = |text: &str| std::fs::write(path, text).expect("written");
+        write("ffffffff81000000 T first\n");
+        let mut symbols = Symbols::at(path);
+        let exact = |symbols: &mut Symbols, address| {
+            symbols.learn([address].into_iter());
+            symbols.exact(address).to_string()
+        };
+        assert_eq!(exact(&mut symbols, 0xffff_ffff_8100_0004), "first+0x4");
+        assert_eq!(exact(&mut symbols, 0xffff_ffff_8200_0000), "0xffffffff82000000");
+        write("ffffffff81000000 T first\nffffffff82000000 t second\t[late]\nffffffff83000000 T third\n");
+        symbols.tidy();
+        assert!(symbols.table.is_some(), "more may come");
+        assert_eq!(exact(&mut symbols, 0xffff_ffff_8300_0000), "0xffffffff83000000");
+
+        let long_ago = Instant::now().checked_sub(HELD).expect("the machine has run for a minute");
+        symbols.read = Some(long_ago);
+        symbols.tidy();
+        assert!(symbols.table.is_none());
+        // It is known to have had no name, so nothing is read for it; for a new one it is, and then all have theirs.
+        assert_eq!(exact(&mut symbols, 0xffff_ffff_8200_0000), "0xffffffff82000000");
+        assert_eq!(exact(&mut symbols, 0xffff_ffff_8300_0001), "third+0x1");
+        assert_eq!(exact(&mut symbols, 0xffff_ffff_8200_0000), "second+0x0");
     }
 }

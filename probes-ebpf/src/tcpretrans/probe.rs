@@ -125,6 +125,7 @@ struct Sums {
 
 impl Probe for TcpRetrans {
     fn collect(&mut self, view: &View<'_>, out: &mut Samples) -> Result<(), CollectError> {
+        self.symbols.tidy();
         let mut sums: HashMap<NsId, Sums> = HashMap::new();
         let rest = self.ledger.read(view, |id, key, numbers| {
             let count = numbers[0];
