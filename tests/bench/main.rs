@@ -7,6 +7,7 @@
 
 mod discovery;
 mod ebpf;
+mod hooks;
 mod measure;
 mod programs;
 mod traffic;

@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use super::hooks::{self, Empty};
 use super::measure::cpu;
 use super::programs::probes;
 use netsonde_tests::{Agent, Pair, Running, shell, wait::until_true};
@@ -30,6 +31,14 @@ struct Set {
     config: String,
     bulk: f64,
     p99: Option<f64>,
+    /// With programs that do nothing in place of the agent's.
+    empty: bool,
+}
+
+impl Set {
+    fn new(what: &str, config: &str) -> Self {
+        Self { what: what.into(), config: config.into(), bulk: 0.0, p99: None, empty: false }
+    }
 }
 
 /// Runs all of it.
@@ -40,18 +49,14 @@ pub fn run() {
     }
     let words: Vec<String> = std::env::args().skip(2).collect();
     let rounds = words.first().map_or(ROUNDS, |word| word.parse().expect("how many turns of each set"));
-    let mut sets = vec![Set { what: "no probes".into(), config: "probes: []".into(), bulk: 0.0, p99: None }];
+    let mut sets = vec![Set::new("no probes", "probes: []")];
+    let every = format!("probes: [{}]", probes().join(", "));
     if words.len() > 1 {
-        sets.extend(words[1..].iter().map(|probes| Set {
-            what: probes.clone(),
-            config: format!("probes: [{probes}]"),
-            bulk: 0.0,
-            p99: None,
-        }));
+        sets.extend(words[1..].iter().map(|probes| Set::new(probes, &format!("probes: [{probes}]"))));
     } else {
-        sets.push(Set { what: "the default set".into(), config: String::new(), bulk: 2.0, p99: Some(3.0) });
-        let config = format!("probes: [{}]", probes().join(", "));
-        sets.push(Set { what: "every probe".into(), config, bulk: 8.0, p99: None });
+        sets.push(Set { bulk: 2.0, p99: Some(3.0), ..Set::new("the default set", "") });
+        sets.push(Set { bulk: 8.0, ..Set::new("every probe", &every) });
+        sets.push(Set { empty: true, ..Set::new("empty programs", "probes: []") });
     }
     let pair = Pair::v4("iperf");
     let mut server = pair.b.mortal("iperf3");
@@ -59,17 +64,28 @@ pub fn run() {
     let _server = Running::start(&mut server);
     let agent = Agent::start("node_name: bench\nprobes: []\nsinks: []\n");
     agent.find(pair.b.name());
+    become_set(&agent, &Set::new("every probe", &every));
+    let tracepoints = hooks::of(&agent);
+    let object = hooks::compile(&tracepoints);
     let mut turns: Vec<Vec<Turn>> = vec![Vec::new(); sets.len()];
     for round in 0..rounds {
         // Each set is first, middle and last as often.
         for place in 0..sets.len() {
             let which = (place + round) % sets.len();
             become_set(&agent, &sets[which]);
+            let empty = sets[which].empty.then(|| Empty::attach(&object, &tracepoints));
             turns[which].push(turn(&pair));
+            drop(empty);
         }
     }
     agent.stop();
     report(&sets, &turns);
+    if sets.iter().any(|set| set.empty) {
+        println!(
+            "\nempty programs: {} that return at once, where every probe has its own",
+            tracepoints.len()
+        );
+    }
 }
 
 /// The agent takes the set's configuration, and comes to rest: programs are loaded and verified, connections listed.
@@ -82,7 +98,7 @@ fn become_set(agent: &Agent, set: &Set) {
     until_true("the agent rests", Duration::from_secs(20), || {
         std::thread::sleep(Duration::from_millis(300));
         let before = std::mem::replace(&mut used, cpu(agent.pid()));
-        used - before <= Duration::from_millis(10)
+        used.saturating_sub(before) <= Duration::from_millis(10)
     });
 }
 

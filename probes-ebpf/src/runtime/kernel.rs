@@ -44,8 +44,9 @@ impl Kernel {
         Self { facts: Arc::default(), symbols: Arc::default(), live, without: Arc::new([]) }
     }
 
-    /// The same, as if it could not do this: words of [`super::Rung::text`] with commas between them. For tests of what
-    /// is left when a kernel lacks something.
+    /// The same, as if it could not do this: words of [`super::Rung::text`] with commas between them, for all such
+    /// rungs or, with the place behind it (`tp_btf block_io_start`), for one. For tests of what is left when a kernel lacks
+    /// something.
     #[must_use]
     pub fn without(mut self, rungs: &str) -> Self {
         self.without =

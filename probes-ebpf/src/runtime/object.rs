@@ -301,7 +301,7 @@ fn climb(ebpf: &mut Ebpf, kernel: &Kernel, hook: &Hook, btf: &Btf) -> (HookState
     let mut failed = Vec::new();
     let mut lacking = Vec::new();
     for rung in hook.rungs {
-        if kernel.is_without(rung.text()) {
+        if kernel.is_without(rung.text()) || kernel.is_without(&rung.name()) {
             lacking.push(format!("{}: NETSONDE_WITHOUT names it", rung.text()));
             continue;
         }

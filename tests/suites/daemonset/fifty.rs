@@ -2,10 +2,11 @@
 //! names both ends of every one.
 
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use netsonde_tests::containerd::{Pod, Sandbox};
 use netsonde_tests::manifests::Manifests;
-use netsonde_tests::{lab, needs_programs, needs_root, note, until};
+use netsonde_tests::{Containerd, lab, needs_programs, needs_root, note, until};
 use serde_json::Value;
 
 use crate::node::{Agent, Change, labels, runtime};
@@ -135,5 +136,33 @@ fn the_faults_of_fifty_pods_have_both_their_names() {
         "{events} events of {PODS} pods, {told_before} before; the container's memory at its peak: {:.1} MB",
         peak(agent.pid()) as f64 / 1e6
     ));
+    nothing_keeps_them(&containerd, &agent, &pods);
     agent.stop(&manifests);
+}
+
+/// The agent's container sees the node's namespaces through mounts of its own: none of them may outlive its pod.
+fn nothing_keeps_them(containerd: &Containerd, agent: &Agent<'_>, pods: &[Sandbox]) {
+    let devices = || containerd.netns().run("ip -brief link show type veth").lines().count();
+    assert_eq!(devices(), PODS + 1, "one for each pod and the agent's own");
+    let mut removals: Vec<Duration> = pods
+        .iter()
+        .map(|pod| {
+            let start = Instant::now();
+            containerd.client().remove(&pod.id);
+            assert!(!pod.netns.as_ref().expect("it had one").exists());
+            start.elapsed()
+        })
+        .collect();
+    // What pins a namespace keeps its device.
+    until("the devices of all pods are gone", Duration::from_secs(1), || (devices() == 1).then_some(()));
+    removals.sort();
+    note(&format!("removed in {:?} (median), {:?} (worst)", removals[PODS / 2], removals[PODS - 1]));
+    until("the agent knows its own pod alone", SOON, || {
+        let page = agent.scrape();
+        let known = page.count("netsonde_pods", &[("network", "own")]);
+        (known == 1 && page.count("netsonde_pods_unmatched", &[]) == 0).then_some(())
+    });
+    let mounts = std::fs::read_to_string(format!("/proc/{}/mountinfo", agent.pid())).expect("it runs");
+    let kept = |pod: &Sandbox| mounts.contains(&*pod.netns.as_ref().expect("it had one").to_string_lossy());
+    assert!(!pods.iter().any(kept), "{mounts}");
 }
