@@ -403,8 +403,8 @@ fn refused(what: &str, error: &dyn std::error::Error) -> StartError {
     if why.starts_with("CAP_BPF") { StartError::Unsupported(why) } else { StartError::Failed(why) }
 }
 
-/// The kernel's type information takes tens of megabytes while programs are loaded; the allocator would keep them.
-fn give_back() {
+/// The kernel's types and its symbols take megabytes while they are looked at; the allocator would keep them.
+pub(super) fn give_back() {
     #[cfg(target_env = "gnu")]
     // SAFETY: malloc_trim only gives free memory back to the kernel; it takes no pointers.
     unsafe {

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use netsonde_framework::{HookState, HookStatus};
 
 use super::kallsyms::Table;
+use super::object::give_back;
 
 const KALLSYMS: &str = "/proc/kallsyms";
 /// Places that are remembered; beyond, all are forgotten and asked again.
@@ -127,8 +128,8 @@ impl Symbols {
 
     /// Gives the whole table back when it was held long enough.
     fn tidy(&mut self) {
-        if self.read.is_some_and(|read| read.elapsed() >= HELD) {
-            self.table = None;
+        if self.read.is_some_and(|read| read.elapsed() >= HELD) && self.table.take().is_some() {
+            give_back();
         }
     }
 
