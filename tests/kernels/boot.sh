@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Boots one kernel in a VM, shows its console, and unpacks what it sends: a log and a status of each suite.
+# Boots one kernel in a VM, shows its console, and unpacks what it sends, a log and a status of each suite, over
+# what is there.
 # Usage: boot.sh TREE INITRAMFS RESULTS SECONDS
 #
 # The VM has no disk, and of networks only a virtio card that is connected to nothing. It ends with this script, also
@@ -36,6 +37,5 @@ echo "== $release: $accel"
 vm "$limit" -accel "$accel" -initrd "$initramfs" -serial stdio -serial "file:$scratch/results.tar.gz" \
     -append "console=ttyS0 quiet panic=-1 slow=$slow" | sed -u 's/\r$//' || echo "the VM ended with $?" >&2
 
-rm -rf "$results"
 mkdir -p "$results"
 tar -xzf "$scratch/results.tar.gz" -C "$results" || { echo "$release: the VM sent no results" >&2; exit 1; }

@@ -17,7 +17,7 @@ def once: reduce .[] as $x ([]; if index([$x]) then . else . + [$x] end);
 "# Kernels\n",
 "Made by `make test-kernels`; do not edit.\n",
 "What each probe gets on the kernels that the tests boot in VMs, and on the kernel of the machine that booted them (the",
-"last column). In this run the VMs passed: \($ran | join(", ")).\n",
+"last column). Both VMs passed, each suite when it was run last: \($ran | join(", ")).\n",
 "## Probes\n",
 (["probe"] + $kernels | row),
 (["---"] + [$kernels[] | "---"] | row),
