@@ -86,7 +86,7 @@ fn function(line: &[u8]) -> Option<(u64, &[u8])> {
         };
         Some(sum << 4 | u64::from(value))
     })?;
-    let length = line[NAME..].iter().position(|byte| byte.is_ascii_whitespace()).unwrap_or(line.len() - NAME);
+    let length = line[NAME..].iter().position(u8::is_ascii_whitespace).unwrap_or(line.len() - NAME);
     Some((address, &line[NAME..NAME + length]))
 }
 

@@ -18,7 +18,7 @@ const KALLSYMS: &str = "/proc/kallsyms";
 /// Places that are remembered; beyond, all are forgotten and asked again.
 const REMEMBERED: usize = 4096;
 /// How long the whole table is held. It is not read again sooner, so what is loaded meanwhile has no name until then.
-const HELD: Duration = Duration::from_secs(60);
+const HELD: Duration = Duration::from_mins(1);
 
 /// The function at an address, and how far into it.
 #[derive(Debug, Clone, PartialEq, Eq)]
