@@ -17,8 +17,13 @@ use super::object::give_back;
 const KALLSYMS: &str = "/proc/kallsyms";
 /// Places that are remembered; beyond, all are forgotten and asked again.
 const REMEMBERED: usize = 4096;
-/// How long the whole table is held. It is not read again sooner, so what is loaded meanwhile has no name until then.
+/// How long the whole table is held, for functions of the kernel itself: they stay where they are.
 const HELD: Duration = Duration::from_mins(1);
+/// How long it says where functions of modules and programs are.
+const FRESH: Duration = Duration::from_secs(1);
+/// Reading takes tens of milliseconds, so it is done at most this often in a row.
+const READS: f64 = 5.0;
+const READ_EVERY: Duration = Duration::from_secs(10);
 
 /// The function at an address, and how far into it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,6 +76,9 @@ pub struct Symbols {
     table: Option<Table>,
     /// When the table was read, or tried to.
     read: Option<Instant>,
+    /// How often it may be read now, and since when that is so.
+    reads: f64,
+    since: Instant,
     /// Why there are no names at all.
     hidden: Option<String>,
 }
@@ -90,6 +98,8 @@ impl Symbols {
             nameless: HashSet::new(),
             table: None,
             read: None,
+            reads: READS,
+            since: Instant::now(),
             hidden,
         }
     }
@@ -99,6 +109,7 @@ impl Symbols {
         let functions = &self.functions;
         self.known.retain(|address, _| function_of(functions, *address).is_some());
         self.nameless.clear();
+        self.table = None;
         if self.hidden.is_some() {
             self.hidden = visible(self.path).err();
         }
@@ -118,6 +129,12 @@ impl Symbols {
         if self.hidden.is_some() {
             return;
         }
+        // Not in between: what this asks for is needed all at once.
+        if self.known.len() + self.nameless.len() >= REMEMBERED {
+            self.known.clear();
+            self.functions.clear();
+            self.nameless.clear();
+        }
         for address in addresses.filter(|address| *address != 0) {
             if !self.known.contains_key(&address) && !self.nameless.contains(&address) {
                 self.look_up(address);
@@ -134,21 +151,16 @@ impl Symbols {
     }
 
     fn look_up(&mut self, address: u64) {
-        if self.known.len() + self.nameless.len() >= REMEMBERED {
-            self.known.clear();
-            self.functions.clear();
-            self.nameless.clear();
-        }
         if let Some(place) = self.in_known_function(address) {
             self.known.insert(address, place);
             return;
         }
-        if self.table.is_none() && self.read.is_none_or(|read| read.elapsed() >= HELD) {
+        if !self.is_told(address) && self.may_read() {
             self.read = Some(Instant::now());
             self.table = Table::read(self.path).ok();
             self.nameless.clear();
         }
-        let Some(table) = &self.table else { return };
+        let Some(table) = self.table.as_ref().filter(|_| self.is_told(address)) else { return };
         let Some(found) = table.find(address) else {
             self.nameless.insert(address);
             return;
@@ -158,6 +170,23 @@ impl Symbols {
         if let Some(end) = found.end {
             self.functions.insert(found.start, Function { end, name });
         }
+    }
+
+    /// Whether the table that is held can be trusted with this address: something may have been loaded there since.
+    fn is_told(&self, address: u64) -> bool {
+        let Some(table) = &self.table else { return false };
+        self.read.is_some_and(|read| read.elapsed() < FRESH)
+            || table.find(address).is_some_and(|found| found.end.is_some())
+    }
+
+    fn may_read(&mut self) -> bool {
+        let now = Instant::now();
+        let earned = now.duration_since(self.since).as_secs_f64() / READ_EVERY.as_secs_f64();
+        self.since = now;
+        self.reads = (self.reads + earned).min(READS);
+        let may = self.reads >= 1.0;
+        self.reads -= if may { 1.0 } else { 0.0 };
+        may
     }
 
     fn in_known_function(&self, address: u64) -> Option<Place> {
@@ -301,5 +330,37 @@ mod tests {
         assert_eq!(exact(&mut symbols, 0xffff_ffff_8200_0000), "0xffffffff82000000");
         assert_eq!(exact(&mut symbols, 0xffff_ffff_8300_0001), "third+0x1");
         assert_eq!(exact(&mut symbols, 0xffff_ffff_8200_0000), "second+0x0");
+    }
+
+    #[test]
+    fn an_old_table_is_not_asked_for_what_may_have_been_loaded_since() {
+        let file = tempfile::NamedTempFile::new().expect("a temporary file can be made");
+        let path: &'static str = file.path().to_str().expect("UTF-8").to_owned().leak();
+        let write = |text: &str| std::fs::write(path, text).expect("written");
+        let kernel = "ffffffff81000000 T first\nffffffff81000100 T second\n";
+        write(&format!("{kernel}ffffffffc0000000 t old\t[module]\n"));
+        let mut symbols = Symbols::at(path);
+        let exact = |symbols: &mut Symbols, address| {
+            symbols.learn([address].into_iter());
+            symbols.exact(address).to_string()
+        };
+        assert_eq!(exact(&mut symbols, 0xffff_ffff_c000_0004), "old+0x4");
+        symbols.read = Instant::now().checked_sub(FRESH);
+        write(&format!("{kernel}ffffffffc0001000 t new\t[other]\n"));
+        symbols.reads = 0.0;
+        assert_eq!(
+            exact(&mut symbols, 0xffff_ffff_8100_0004),
+            "first+0x4",
+            "the kernel itself does not move"
+        );
+        assert_eq!(exact(&mut symbols, 0xffff_ffff_c000_1004), "0xffffffffc0001004", "not old+0x1004");
+        symbols.reads = 1.0;
+        assert_eq!(exact(&mut symbols, 0xffff_ffff_c000_1004), "new+0x4");
+    }
+
+    #[test]
+    fn reading_is_rationed() {
+        let mut symbols = Symbols::open();
+        assert_eq!((0..100).filter(|_| symbols.may_read()).count(), 5);
     }
 }
