@@ -312,8 +312,10 @@ fn conntrack_of_a_namespace_is_its_own() {
     pair.b.track_connections();
     let (agent, bystander, _) = watch("[conntrack]", &pair);
     let to = pair.b.udp("10.9.0.2:6000");
-    for _ in 0..31 {
-        send(&pair.a.udp("10.9.0.1:0"), "10.9.0.2:6000", 1, 10);
+    // All at once: a port that is free again may be given to the next one.
+    let senders: Vec<_> = (0..31).map(|_| pair.a.udp("10.9.0.1:0")).collect();
+    for from in &senders {
+        send(from, "10.9.0.2:6000", 1, 10);
         receive(&to, 1);
     }
     for port in 1..=4 {
