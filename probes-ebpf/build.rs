@@ -24,6 +24,7 @@ fn main() {
         writeln!(list, "#[path = \"{}\"]\npub mod {name};", path.display()).expect("writing to a string");
         compile(&root, &src.join(name).join("kernel.bpf.c"), &out.join(format!("{name}.o")));
     }
+    compile(&root, &src.join("runtime/relay.bpf.c"), &out.join("relay.o"));
     list.push_str("/// Every probe of this crate.\npub static SPECS: &[&netsonde_framework::ProbeSpec<runtime::Kernel>] = &[\n");
     for name in &names {
         writeln!(list, "    &{name}::SPEC,").expect("writing to a string");

@@ -1,5 +1,6 @@
 //! What the kernel takes for the hooks alone: programs that do nothing, at each place where the agent has one.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::process::Command;
 
@@ -12,8 +13,8 @@ pub struct Empty {
     _programs: Ebpf,
 }
 
-/// The tracepoints at which this agent has programs, each as often as it has some there.
-pub fn of(agent: &Agent) -> Vec<String> {
+/// The tracepoints at which this agent has programs. Those of several probes share one attached program.
+pub fn of(agent: &Agent) -> BTreeSet<String> {
     let status = agent.status();
     let probes = status["probes"].as_array().expect("probes").iter();
     let hooks = probes.filter_map(|probe| probe["hooks"].as_array()).flatten();
@@ -22,7 +23,7 @@ pub fn of(agent: &Agent) -> Vec<String> {
 }
 
 /// The kernel's code for as many programs that return at once.
-pub fn compile(tracepoints: &[String]) -> Vec<u8> {
+pub fn compile(tracepoints: &BTreeSet<String>) -> Vec<u8> {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let (source, object) = (folder.path().join("empty.c"), folder.path().join("empty.o"));
     let mut text = String::from("#define SEC(name) __attribute__((section(name), used))\n");
@@ -38,7 +39,7 @@ pub fn compile(tracepoints: &[String]) -> Vec<u8> {
 }
 
 impl Empty {
-    pub fn attach(object: &[u8], tracepoints: &[String]) -> Self {
+    pub fn attach(object: &[u8], tracepoints: &BTreeSet<String>) -> Self {
         let types = Btf::from_sys_fs().expect("the agent's programs need it too");
         let mut programs = Ebpf::load(object).expect("it has no maps");
         for (number, tracepoint) in tracepoints.iter().enumerate() {

@@ -81,10 +81,7 @@ pub fn run() {
     agent.stop();
     report(&sets, &turns);
     if sets.iter().any(|set| set.empty) {
-        println!(
-            "\nempty programs: {} that return at once, where every probe has its own",
-            tracepoints.len()
-        );
+        println!("\nempty programs: {} that return at once, where the probes have theirs", tracepoints.len());
     }
 }
 

@@ -4,6 +4,7 @@
 #include "event.h"
 #include "histogram.h"
 #include "task.h"
+#include "tracepoint.h"
 
 /* What took longer is slow: it is counted for its process's namespace, and told of. */
 const volatile __u64 SLOW_NS = 10000000;
@@ -100,22 +101,19 @@ static __always_inline int begin(__u64 key)
 }
 
 /* Linux 6.5: a request is made, in the context of who makes it. */
-SEC("tp_btf/block_io_start")
-int biolatency_io_start(__u64 *ctx)
+TRACEPOINT(block_io_start, biolatency_io_start)
 {
 	return begin(ctx[0]);
 }
 
 /* The same before: a request for this bio is being made. */
-SEC("tp_btf/block_getrq")
-int biolatency_getrq(__u64 *ctx)
+TRACEPOINT(block_getrq, biolatency_getrq)
 {
 	return begin(ctx[0]);
 }
 
 /* A request goes to the driver, in any context. Once more after the driver had no room for it. */
-SEC("tp_btf/block_rq_issue")
-int biolatency_issue(__u64 *ctx)
+TRACEPOINT(block_rq_issue, biolatency_issue)
 {
 	const struct request *request = (const struct request *)ctx[0];
 	__u64 key = ctx[0];
@@ -200,8 +198,7 @@ static __always_inline void tell(const struct stage *stage, const struct begun *
 }
 
 /* A request ends, or a part of it. */
-SEC("tp_btf/block_rq_complete")
-int biolatency_complete(__u64 *ctx)
+TRACEPOINT(block_rq_complete, biolatency_complete)
 {
 	const struct request *request = (const struct request *)ctx[0];
 	__u32 bytes = (__u32)ctx[2];

@@ -4,6 +4,7 @@
 #define NETSONDE_FLOW_TCP_H
 
 #include "table.h"
+#include "tracepoint.h"
 
 /* Connections that could not get an account, which needs memory. */
 struct {
@@ -101,8 +102,7 @@ static __always_inline void open_account(const struct sock *sk, struct account *
 		__sync_fetch_and_add(untracked, 1);
 }
 
-SEC("tp_btf/inet_sock_set_state")
-int flow_set_state(__u64 *ctx)
+TRACEPOINT(inet_sock_set_state, flow_set_state)
 {
 	struct sock *sk = (struct sock *)ctx[0];
 	int before = (int)ctx[1], after = (int)ctx[2];

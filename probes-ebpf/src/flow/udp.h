@@ -4,6 +4,7 @@
 #define NETSONDE_FLOW_UDP_H
 
 #include "table.h"
+#include "tracepoint.h"
 
 /* 1 where sent datagrams are counted by the functions below and not by the tracepoint. */
 struct {
@@ -38,8 +39,7 @@ static __always_inline void call(const struct sock *sk, const struct traffic *mo
 	add(&flow, more);
 }
 
-SEC("tp_btf/sock_send_length")
-int flow_sent(__u64 *ctx)
+TRACEPOINT(sock_send_length, flow_sent)
 {
 	const struct sock *sk = (const struct sock *)ctx[0];
 	int length = (int)ctx[1];
@@ -51,8 +51,7 @@ int flow_sent(__u64 *ctx)
 	return 0;
 }
 
-SEC("tp_btf/sock_recv_length")
-int flow_received(__u64 *ctx)
+TRACEPOINT(sock_recv_length, flow_received)
 {
 	const struct sock *sk = (const struct sock *)ctx[0];
 	int length = (int)ctx[1], flags = (int)ctx[2];

@@ -6,6 +6,7 @@
  * not slow but its histogram's. */
 #include "latencies.h"
 #include "places.h"
+#include "tracepoint.h"
 
 /* What a packet that may become slow has spent at its first place, for the event. Its stamp tells it from the others of
  * its namespace, and stays the same when a packet is cut into segments. LRU: those that are never asked for go by
@@ -117,8 +118,7 @@ static __always_inline void end(const struct stage *stage, const struct sk_buff 
 }
 
 /* A CPU takes the packet up, on its way in. */
-SEC("tp_btf/netif_receive_skb")
-int kernellatency_backlog(__u64 *ctx)
+TRACEPOINT(netif_receive_skb, kernellatency_backlog)
 {
 	const struct sk_buff *skb = (const struct sk_buff *)ctx[0];
 	struct stage stage = { .stage = BACKLOG };
@@ -139,8 +139,7 @@ int kernellatency_backlog(__u64 *ctx)
 }
 
 /* TCP has found the connection, which is not in the hands of a program. */
-SEC("tp_btf/tcp_probe")
-int kernellatency_tcp(__u64 *ctx)
+TRACEPOINT(tcp_probe, kernellatency_tcp)
 {
 	const struct sk_buff *skb = (const struct sk_buff *)ctx[1];
 	struct stage stage = { .stage = RECEIVE, .protocol = IPPROTO_TCP };
@@ -184,8 +183,7 @@ static __always_inline int datagram(const struct sock *sk)
 	return 0;
 }
 
-SEC("tp_btf/sk_data_ready")
-int kernellatency_udp(__u64 *ctx)
+TRACEPOINT(sk_data_ready, kernellatency_udp)
 {
 	return datagram((const struct sock *)ctx[0]);
 }
@@ -197,8 +195,7 @@ int kernellatency_readable(__u64 *ctx)
 }
 
 /* The packet is handed to a device's queue. */
-SEC("tp_btf/net_dev_queue")
-int kernellatency_stack(__u64 *ctx)
+TRACEPOINT(net_dev_queue, kernellatency_stack)
 {
 	const struct sk_buff *skb = (const struct sk_buff *)ctx[0];
 	struct stage stage = { .stage = STACK };
@@ -230,8 +227,7 @@ static __always_inline int is_passing(const struct sk_buff *skb, __u64 netns)
 }
 
 /* The packet is handed to the device's driver. */
-SEC("tp_btf/net_dev_start_xmit")
-int kernellatency_transmit(__u64 *ctx)
+TRACEPOINT(net_dev_start_xmit, kernellatency_transmit)
 {
 	const struct sk_buff *skb = (const struct sk_buff *)ctx[0];
 	const struct net_device *dev = (const struct net_device *)ctx[1];

@@ -7,6 +7,7 @@
 #include "event.h"
 #include "histogram.h"
 #include "task.h"
+#include "tracepoint.h"
 
 const volatile __u64 SLOW_NS = 10000000;
 /* Whether it is watched what else runs while one of these softirqs waits. */
@@ -242,8 +243,7 @@ static __always_inline void measured(struct cpu *cpu, __u32 index, __u8 stage, _
 }
 
 /* Interrupts are off here. A vector that waits already is raised again without effect. */
-SEC("tp_btf/softirq_raise")
-int net_softirq_raise(__u64 *ctx)
+TRACEPOINT(softirq_raise, net_softirq_raise)
 {
 	__u32 index = (__u32)ctx[0] - NET_TX;
 
@@ -257,8 +257,7 @@ int net_softirq_raise(__u64 *ctx)
 	return 0;
 }
 
-SEC("tp_btf/softirq_entry")
-int net_softirq_entry(__u64 *ctx)
+TRACEPOINT(softirq_entry, net_softirq_entry)
 {
 	__u32 index = (__u32)ctx[0] - NET_TX;
 
@@ -290,8 +289,7 @@ int net_softirq_entry(__u64 *ctx)
 	return 0;
 }
 
-SEC("tp_btf/softirq_exit")
-int net_softirq_exit(__u64 *ctx)
+TRACEPOINT(softirq_exit, net_softirq_exit)
 {
 	__u32 vector = (__u32)ctx[0];
 	__u32 index = vector - NET_TX;
@@ -323,8 +321,7 @@ int net_softirq_exit(__u64 *ctx)
 	return 0;
 }
 
-SEC("tp_btf/irq_handler_entry")
-int net_softirq_irq_entry(__u64 *ctx)
+TRACEPOINT(irq_handler_entry, net_softirq_irq_entry)
 {
 	struct cpu *cpu = this_cpu();
 
@@ -334,8 +331,7 @@ int net_softirq_irq_entry(__u64 *ctx)
 }
 
 /* Most interrupts of the network raise a softirq themselves: then only what they did after that delayed it. */
-SEC("tp_btf/irq_handler_exit")
-int net_softirq_irq_exit(__u64 *ctx)
+TRACEPOINT(irq_handler_exit, net_softirq_irq_exit)
 {
 	struct cpu *cpu = this_cpu();
 	__u64 waiting = cpu ? waiting_since(cpu) : 0;
@@ -357,8 +353,7 @@ int net_softirq_irq_exit(__u64 *ctx)
 }
 
 /* A task is switched off its CPU while a softirq waits only where the softirq is left to ksoftirqd. */
-SEC("tp_btf/sched_switch")
-int net_softirq_switch(__u64 *ctx)
+TRACEPOINT(sched_switch, net_softirq_switch)
 {
 	struct cpu *cpu = this_cpu();
 	__u64 waiting = cpu ? waiting_since(cpu) : 0;
@@ -372,8 +367,7 @@ int net_softirq_switch(__u64 *ctx)
 	return 0;
 }
 
-SEC("tp_btf/napi_poll")
-int net_softirq_poll(__u64 *ctx)
+TRACEPOINT(napi_poll, net_softirq_poll)
 {
 	struct cpu *cpu = this_cpu();
 

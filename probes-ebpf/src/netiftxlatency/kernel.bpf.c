@@ -5,6 +5,7 @@
 #include "event.h"
 #include "histogram.h"
 #include "netns.h"
+#include "tracepoint.h"
 #include "tuple.h"
 
 const volatile __u64 SLOW_NS = 100000000;
@@ -187,8 +188,7 @@ static __always_inline int origin_of(const struct sk_buff *skb, struct origin *o
 /* Told after the packet was put in. Packets that find the queue empty pass by without this, where the queue allows it.
  * In a queue without a lock the packet may be gone by now, so that only its address is good; what is read of it then is
  * compared when it is used. */
-SEC("tp_btf/qdisc_enqueue")
-int netiftxlatency_enqueue(__u64 *ctx)
+TRACEPOINT(qdisc_enqueue, netiftxlatency_enqueue)
 {
 	const struct Qdisc *qdisc = (const struct Qdisc *)ctx[0];
 	const struct netdev_queue *queue = (const struct netdev_queue *)ctx[1];
@@ -294,8 +294,7 @@ static long next_of_bulk(__u32 index, struct bulk *bulk)
 	return 0;
 }
 
-SEC("tp_btf/qdisc_dequeue")
-int netiftxlatency_dequeue(__u64 *ctx)
+TRACEPOINT(qdisc_dequeue, netiftxlatency_dequeue)
 {
 	const struct netdev_queue *queue = (const struct netdev_queue *)ctx[1];
 	__u32 packets = (__u32)ctx[2];
@@ -315,8 +314,7 @@ int netiftxlatency_dequeue(__u64 *ctx)
 }
 
 /* What the queue dropped is not in it any more. */
-SEC("tp_btf/kfree_skb")
-int netiftxlatency_drop(__u64 *ctx)
+TRACEPOINT(kfree_skb, netiftxlatency_drop)
 {
 	__u64 address = ctx[0];
 
@@ -330,8 +328,7 @@ static __always_inline struct cpu *this_cpu(void)
 	return bpf_map_lookup_elem(&SENDING, &first);
 }
 
-SEC("tp_btf/net_dev_start_xmit")
-int netiftxlatency_start(__u64 *ctx)
+TRACEPOINT(net_dev_start_xmit, netiftxlatency_start)
 {
 	const struct sk_buff *skb = (const struct sk_buff *)ctx[0];
 	struct cpu *cpu = this_cpu();
@@ -392,8 +389,7 @@ static __always_inline void tuple_of_headers(const struct sending *sending, stru
 /* The driver's answer that it takes nothing now: the packet goes back into the queue. */
 #define TX_BUSY 0x10
 
-SEC("tp_btf/net_dev_xmit")
-int netiftxlatency_xmit(__u64 *ctx)
+TRACEPOINT(net_dev_xmit, netiftxlatency_xmit)
 {
 	__u64 now = bpf_ktime_get_ns();
 	struct cpu *cpu = this_cpu();

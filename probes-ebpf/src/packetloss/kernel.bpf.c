@@ -7,6 +7,7 @@
 #include "listen.h"
 #include "loss.h"
 #include "sender.h"
+#include "tracepoint.h"
 
 /* How many arguments skb:kfree_skb has: 3 since Linux 5.17 (reason), 4 since 6.11 (the receiving socket). */
 const volatile __u32 KFREE_SKB_ARGUMENTS = 3;
@@ -78,8 +79,7 @@ static __always_inline int is_housekeeping(const struct drop *drop)
 	return bits && *bits >> circumstance & 1;
 }
 
-SEC("tp_btf/kfree_skb")
-int packetloss_kfree_skb(__u64 *ctx)
+TRACEPOINT(kfree_skb, packetloss_kfree_skb)
 {
 	const struct sk_buff *skb = (const struct sk_buff *)ctx[0];
 	const struct sock *rx_sk = 0;

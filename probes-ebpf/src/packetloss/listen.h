@@ -7,6 +7,7 @@
 
 #include "loss.h"
 #include "task.h"
+#include "tracepoint.h"
 
 /* What is known of a listening socket. */
 struct listener {
@@ -135,8 +136,7 @@ static __always_inline void look(struct sock *sk, const struct sk_buff *skb)
 	tell_of_refusal(tally, &drop, sk, listener, skb);
 }
 
-SEC("tp_btf/inet_sock_set_state")
-int packetloss_listens(__u64 *ctx)
+TRACEPOINT(inet_sock_set_state, packetloss_listens)
 {
 	struct sock *sk = (struct sock *)ctx[0];
 

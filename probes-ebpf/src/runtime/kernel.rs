@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use netsonde_framework::{HookState, HookStatus, StartError};
 
 use super::btf::Btf;
+use super::relay::Relays;
 use super::symbols::SharedSymbols;
 
 const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
@@ -33,6 +34,7 @@ struct Facts {
 pub struct Kernel {
     facts: Arc<OnceLock<Result<Facts, String>>>,
     symbols: Arc<OnceLock<SharedSymbols>>,
+    relays: Relays,
     live: bool,
     without: Arc<[String]>,
 }
@@ -41,12 +43,18 @@ impl Kernel {
     /// `live` says whether the namespaces that the agent reads are this kernel's. Where they are those of a frozen
     /// /proc, no probe of this crate runs: it would tell of another machine.
     pub fn new(live: bool) -> Self {
-        Self { facts: Arc::default(), symbols: Arc::default(), live, without: Arc::new([]) }
+        Self {
+            facts: Arc::default(),
+            symbols: Arc::default(),
+            relays: Relays::default(),
+            live,
+            without: Arc::new([]),
+        }
     }
 
     /// The same, as if it could not do this: words of [`super::Rung::text`] with commas between them, for all such
-    /// rungs or, with the place behind it (`tp_btf block_io_start`), for one. For tests of what is left when a kernel lacks
-    /// something.
+    /// rungs or, with the place behind it (`tp_btf block_io_start`), for one; and `relay`, so that programs do not share tracepoints. For tests of what is left
+    /// when a kernel lacks something.
     #[must_use]
     pub fn without(mut self, rungs: &str) -> Self {
         self.without =
@@ -56,6 +64,11 @@ impl Kernel {
 
     pub(super) fn is_without(&self, rung: &str) -> bool {
         self.without.iter().any(|w| w == rung)
+    }
+
+    /// What the probes have at each tracepoint.
+    pub(super) fn relays(&self) -> &Relays {
+        &self.relays
     }
 
     fn facts(&self) -> Result<&Facts, StartError> {

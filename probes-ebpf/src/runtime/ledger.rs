@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 use netsonde_framework::{CollectError, HookStatus, NetnsKey, NsId, StartError, View};
 
 use super::kernel::Kernel;
+use super::ladder::Hook;
 use super::maps::Counters;
-use super::object::{Hook, Object, Setting};
+use super::object::{Object, Setting};
 use super::ring::Ring;
 
 /// The numbers of `struct tally`.

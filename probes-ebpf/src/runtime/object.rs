@@ -1,100 +1,19 @@
-//! A probe's programs: loaded, attached by the first rung of each hook's ladder that works, and detached when dropped.
+//! A probe's programs and maps: loaded, attached hook by hook, and detached when dropped.
 
 use std::os::fd::AsFd as _;
 
 use aya::maps::{Array, Map, MapData, PerCpuArray};
-use aya::programs::{BtfTracePoint, FEntry, FExit, Iter, KProbe, Program, RawTracePoint};
+use aya::programs::Program;
 use aya::{Btf, Ebpf, EbpfLoader};
 use netsonde_framework::{CollectError, HookState, HookStatus, StartError};
 
 use super::health::{Sibling, Watched};
 use super::iterator::Walk;
 use super::kernel::Kernel;
+use super::ladder::{Climbed, Hook, Role, Rung, climb, refused};
 use super::maps::Counters;
+use super::relay::Membership;
 use super::ring::Ring;
-
-/// A place in the kernel and the ways to get there, best first.
-#[derive(Debug, Clone, Copy)]
-pub struct Hook {
-    /// What `/status` calls it: the tracepoint or the function.
-    pub name: &'static str,
-    /// What its loss means.
-    pub role: Role,
-    /// Tried in turn; the first that attaches is used.
-    pub rungs: &'static [Rung],
-}
-
-/// What the loss of a hook means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
-    /// The probe lives on such hooks: without any of them it is unsupported.
-    Source,
-    /// It adds to what the sources tell.
-    Detail,
-}
-
-/// One way to attach: the kernel's name of the place and the C function for it.
-#[derive(Debug, Clone, Copy)]
-pub enum Rung {
-    /// A tracepoint whose arguments are typed pointers.
-    TpBtf(&'static str, &'static str),
-    /// The same tracepoint with plain numbers for arguments.
-    RawTp(&'static str, &'static str),
-    /// Entry of a function, by trampoline.
-    Fentry(&'static str, &'static str),
-    /// Return of a function, by trampoline.
-    Fexit(&'static str, &'static str),
-    /// Entry of a function, by breakpoint.
-    Kprobe(&'static str, &'static str),
-    /// Return of a function, by breakpoint.
-    Kretprobe(&'static str, &'static str),
-    /// An iterator, which is only loaded: [`Object::iterator`] attaches it.
-    Iter(&'static str, &'static str),
-}
-
-impl Rung {
-    /// The word for it in `/status` and in `NETSONDE_WITHOUT`.
-    pub const fn text(self) -> &'static str {
-        match self {
-            Self::TpBtf(..) => "tp_btf",
-            Self::RawTp(..) => "raw_tp",
-            Self::Fentry(..) => "fentry",
-            Self::Fexit(..) => "fexit",
-            Self::Kprobe(..) => "kprobe",
-            Self::Kretprobe(..) => "kretprobe",
-            Self::Iter(..) => "iter",
-        }
-    }
-
-    /// What `/status` lists it as: `fentry udp_send_skb`.
-    fn name(self) -> String {
-        format!("{} {}", self.text(), self.place())
-    }
-
-    const fn place(self) -> &'static str {
-        match self {
-            Self::TpBtf(place, _)
-            | Self::RawTp(place, _)
-            | Self::Fentry(place, _)
-            | Self::Fexit(place, _)
-            | Self::Kprobe(place, _)
-            | Self::Kretprobe(place, _)
-            | Self::Iter(place, _) => place,
-        }
-    }
-
-    const fn program(self) -> &'static str {
-        match self {
-            Self::TpBtf(_, program)
-            | Self::RawTp(_, program)
-            | Self::Fentry(_, program)
-            | Self::Fexit(_, program)
-            | Self::Kprobe(_, program)
-            | Self::Kretprobe(_, program)
-            | Self::Iter(_, program) => program,
-        }
-    }
-}
 
 /// A `const volatile` of the C side, set before the verifier looks: branches that it rules out are never loaded.
 #[derive(Debug, Clone, Copy)]
@@ -129,6 +48,8 @@ impl Setting {
 /// The loaded programs of a probe.
 #[derive(Debug)]
 pub struct Object {
+    /// Before the programs, which go with `ebpf`: fields are dropped in this order.
+    _memberships: Vec<Membership>,
     ebpf: Ebpf,
     hooks: Vec<HookStatus>,
     watched: Vec<Watched>,
@@ -156,10 +77,12 @@ impl Object {
             };
         }
         let mut ebpf = loader.load(bytes).map_err(|error| refused("load its maps", &error))?;
+        let mut memberships = Vec::new();
         let mut fared: Vec<HookStatus> = hooks
             .iter()
             .map(|hook| {
-                let (state, rung) = climb(&mut ebpf, kernel, hook, &btf);
+                let Climbed { state, rung, membership } = climb(&mut ebpf, kernel, hook, &btf);
+                memberships.extend(membership);
                 let rungs = hook.rungs.iter().copied().map(Rung::name).collect();
                 HookStatus { name: hook.name, state, rungs, rung: rung.map(Rung::name) }
             })
@@ -169,7 +92,7 @@ impl Object {
         let sources = || hooks.iter().zip(&fared).filter(|(hook, _)| hook.role == Role::Source);
         if sources().any(|(_, status)| matches!(status.state, HookState::Attached(_))) {
             fared.extend(kernel.passes_over());
-            return Ok(Self { ebpf, hooks: fared, watched: Vec::new() });
+            return Ok(Self { _memberships: memberships, ebpf, hooks: fared, watched: Vec::new() });
         }
         let why: Vec<String> = sources()
             .map(|(hook, status)| match &status.state {
@@ -294,113 +217,6 @@ impl Object {
     fn take(&mut self, name: &str) -> Result<Map, StartError> {
         self.ebpf.take_map(name).ok_or_else(|| StartError::Failed(format!("the object has no map {name}")))
     }
-}
-
-/// Tries the rungs of a hook in turn: what became of it, and the rung that holds.
-fn climb(ebpf: &mut Ebpf, kernel: &Kernel, hook: &Hook, btf: &Btf) -> (HookState, Option<Rung>) {
-    let mut failed = Vec::new();
-    let mut lacking = Vec::new();
-    for rung in hook.rungs {
-        if kernel.is_without(rung.text()) || kernel.is_without(&rung.name()) {
-            lacking.push(format!("{}: NETSONDE_WITHOUT names it", rung.text()));
-            continue;
-        }
-        let tracepoint = matches!(rung, Rung::TpBtf(..) | Rung::RawTp(..));
-        if tracepoint && kernel.tracepoint_arguments(rung.place()).ok().flatten().is_none() {
-            lacking.push("this kernel has no such tracepoint".to_owned());
-            continue;
-        }
-        match attach(ebpf, *rung, btf) {
-            Ok(()) => return (HookState::Attached(rung.text()), Some(*rung)),
-            Err(why) => failed.push(in_brief(*rung, &why)),
-        }
-    }
-    lacking.dedup();
-    failed.dedup();
-    if failed.is_empty() {
-        return (HookState::Unsupported(lacking.join("; ")), None);
-    }
-    lacking.extend(failed);
-    // A function that cannot be hooked is a matter of the kernel; a tracepoint that is there should have worked.
-    let function = hook.rungs.iter().all(|r| !matches!(r, Rung::TpBtf(..) | Rung::RawTp(..)));
-    let why = lacking.join("; ");
-    (if function { HookState::Unsupported(why) } else { HookState::Failed(why) }, None)
-}
-
-/// Why a rung did not hold, where the kernel's own words would puzzle.
-fn in_brief(rung: Rung, why: &str) -> String {
-    let trampoline = matches!(rung, Rung::Fentry(..) | Rung::Fexit(..));
-    let how = rung.text();
-    if why.contains("unknown BTF type") {
-        format!("{how}: the kernel has no such function, or only in a module")
-    } else if why.contains("event_source/devices/kprobe") {
-        "this kernel has no kprobes".into()
-    } else if trampoline && why.contains(MISSING_RIGHTS) {
-        format!("{how}: refused, for want of a right or because this kernel allows none")
-    } else {
-        format!("{how}: {why}")
-    }
-}
-
-fn attach(ebpf: &mut Ebpf, rung: Rung, btf: &Btf) -> Result<(), String> {
-    let program = ebpf.program_mut(rung.program()).ok_or("the object has no such program")?;
-    let place = rung.place();
-    match (rung, program) {
-        (Rung::TpBtf(..), Program::BtfTracePoint(program)) => {
-            let program: &mut BtfTracePoint = program;
-            program.load(place, btf).map_err(|e| told("load", &e))?;
-            program.attach().map_err(|e| told("attach", &e))?;
-        }
-        (Rung::RawTp(..), Program::RawTracePoint(program)) => {
-            let program: &mut RawTracePoint = program;
-            program.load().map_err(|e| told("load", &e))?;
-            program.attach(place).map_err(|e| told("attach", &e))?;
-        }
-        (Rung::Fentry(..), Program::FEntry(program)) => {
-            let program: &mut FEntry = program;
-            program.load(place, btf).map_err(|e| told("load", &e))?;
-            program.attach().map_err(|e| told("attach", &e))?;
-        }
-        (Rung::Fexit(..), Program::FExit(program)) => {
-            let program: &mut FExit = program;
-            program.load(place, btf).map_err(|e| told("load", &e))?;
-            program.attach().map_err(|e| told("attach", &e))?;
-        }
-        (Rung::Kprobe(..) | Rung::Kretprobe(..), Program::KProbe(program)) => {
-            let program: &mut KProbe = program;
-            program.load().map_err(|e| told("load", &e))?;
-            program.attach(place, 0).map_err(|e| told("attach", &e))?;
-        }
-        (Rung::Iter(..), Program::Iter(program)) => {
-            let program: &mut Iter = program;
-            program.load(place, btf).map_err(|e| told("load", &e))?;
-        }
-        (rung, _) => return Err(format!("{} is no {} program", rung.program(), rung.text())),
-    }
-    Ok(())
-}
-
-const MISSING_RIGHTS: &str = "CAP_BPF and CAP_PERFMON are missing, or the kernel is locked down";
-
-/// The whole chain of causes in one line, and the missing right where that is the cause.
-fn told(what: &str, error: &dyn std::error::Error) -> String {
-    let mut text = format!("cannot {what}: {error}");
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        // Some errors write their cause themselves.
-        if !text.contains(&inner.to_string()) {
-            text = format!("{text}: {inner}");
-        }
-        cause = inner.source();
-    }
-    let text = text.lines().map(str::trim).filter(|l| !l.is_empty()).collect::<Vec<_>>().join(" ");
-    let forbidden = ["os error 1)", "os error 13)"].iter().any(|e| text.contains(e));
-    if forbidden { format!("{MISSING_RIGHTS} ({text})") } else { text }
-}
-
-fn refused(what: &str, error: &dyn std::error::Error) -> StartError {
-    let why = told(what, error);
-    if why.starts_with("CAP_BPF") { StartError::Unsupported(why) } else { StartError::Failed(why) }
 }
 
 /// The kernel's types and its symbols take megabytes while they are looked at; the allocator would keep them.

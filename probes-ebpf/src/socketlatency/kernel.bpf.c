@@ -5,6 +5,7 @@
  * What waits is kept with the socket itself and goes with it, so an address that the kernel uses again for another
  * socket has no past. */
 #include "end.h"
+#include "tracepoint.h"
 #include "waiting.h"
 
 /* Freed with the socket. Two maps, because few sockets ever have written data that waits. */
@@ -116,8 +117,7 @@ static __always_inline int data_ready(struct sock *sk)
 	return 0;
 }
 
-SEC("tp_btf/sk_data_ready")
-int socketlatency_ready(__u64 *ctx)
+TRACEPOINT(sk_data_ready, socketlatency_ready)
 {
 	return data_ready((struct sock *)ctx[0]);
 }
@@ -129,8 +129,7 @@ int socketlatency_readable(__u64 *ctx)
 }
 
 /* Where neither of the above is there. The segment is not taken in yet: it counts when it is the next one. */
-SEC("tp_btf/tcp_probe")
-int socketlatency_segment(__u64 *ctx)
+TRACEPOINT(tcp_probe, socketlatency_segment)
 {
 	struct sock *sk = (struct sock *)ctx[0];
 	const struct sk_buff *skb = (const struct sk_buff *)ctx[1];
@@ -149,8 +148,7 @@ int socketlatency_segment(__u64 *ctx)
 }
 
 /* TCP has handed data to whoever reads: a program, or the kernel for one (splice). */
-SEC("tp_btf/tcp_rcv_space_adjust")
-int socketlatency_tcp_read(__u64 *ctx)
+TRACEPOINT(tcp_rcv_space_adjust, socketlatency_tcp_read)
 {
 	struct sock *sk = (struct sock *)ctx[0];
 	const struct tcp_sock *tcp = bpf_skc_to_tcp_sock(sk);
@@ -191,8 +189,7 @@ static __always_inline int datagram_read(struct sock *sk)
 	return 0;
 }
 
-SEC("tp_btf/sock_recv_length")
-int socketlatency_udp_read(__u64 *ctx)
+TRACEPOINT(sock_recv_length, socketlatency_udp_read)
 {
 	struct sock *sk = (struct sock *)ctx[0];
 	int length = (int)ctx[1];
@@ -240,8 +237,7 @@ static __always_inline int written(struct sock *sk, int length)
 	return 0;
 }
 
-SEC("tp_btf/sock_send_length")
-int socketlatency_write(__u64 *ctx)
+TRACEPOINT(sock_send_length, socketlatency_write)
 {
 	return written((struct sock *)ctx[0], (int)ctx[1]);
 }
@@ -253,8 +249,7 @@ int socketlatency_sendmsg(__u64 *ctx)
 }
 
 /* TCP hands a packet to a device's queue. */
-SEC("tp_btf/net_dev_queue")
-int socketlatency_sent(__u64 *ctx)
+TRACEPOINT(net_dev_queue, socketlatency_sent)
 {
 	const struct sk_buff *skb = (const struct sk_buff *)ctx[0];
 	struct sock *sk = skb->sk;

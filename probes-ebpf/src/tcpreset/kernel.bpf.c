@@ -3,6 +3,7 @@
  * them with both ends. */
 #include "event.h"
 #include "netns.h"
+#include "tracepoint.h"
 #include "tuple.h"
 
 #include <asm/ptrace.h>
@@ -119,8 +120,7 @@ static __always_inline void tell_closer(const struct sock *sk, struct told *told
 	bpf_get_current_comm(told->comm, sizeof(told->comm));
 }
 
-SEC("tp_btf/tcp_send_reset")
-int tcpreset_send(__u64 *ctx)
+TRACEPOINT(tcp_send_reset, tcpreset_send)
 {
 	const struct sock *sk = (const struct sock *)ctx[0];
 	const struct sk_buff *skb = (const struct sk_buff *)ctx[1];
@@ -153,8 +153,7 @@ int tcpreset_send(__u64 *ctx)
 	return 0;
 }
 
-SEC("tp_btf/tcp_receive_reset")
-int tcpreset_receive(__u64 *ctx)
+TRACEPOINT(tcp_receive_reset, tcpreset_receive)
 {
 	const struct sock *sk = (const struct sock *)ctx[0];
 	struct reset reset = { .kind = RECEIVE };
@@ -253,14 +252,12 @@ static __always_inline int refused(__u64 *ctx, __u8 family)
 	return 0;
 }
 
-SEC("tp_btf/kfree_skb")
-int tcpreset_v4_kfree_skb(__u64 *ctx)
+TRACEPOINT(kfree_skb, tcpreset_v4_kfree_skb)
 {
 	return refused(ctx, 4);
 }
 
-SEC("tp_btf/kfree_skb")
-int tcpreset_v6_kfree_skb(__u64 *ctx)
+TRACEPOINT(kfree_skb, tcpreset_v6_kfree_skb)
 {
 	return refused(ctx, 6);
 }

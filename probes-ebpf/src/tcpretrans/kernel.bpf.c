@@ -3,6 +3,7 @@
  * was dropped where that happened on this machine; and a sample of them with both ends. */
 #include "event.h"
 #include "netns.h"
+#include "tracepoint.h"
 #include "tuple.h"
 
 /* How many arguments tcp:tcp_retransmit_skb has: 3 since Linux 6.17, which also tells of failed attempts. */
@@ -126,8 +127,7 @@ static __always_inline int is_sent_again(const struct network *network, const st
 	return !length || length > headers;
 }
 
-SEC("tp_btf/kfree_skb")
-int tcpretrans_kfree_skb(__u64 *ctx)
+TRACEPOINT(kfree_skb, tcpretrans_kfree_skb)
 {
 	const struct sk_buff *skb = (const struct sk_buff *)ctx[0];
 	const struct sock *rx_sk = 0;
@@ -229,8 +229,7 @@ static __always_inline void tell(__u64 *ctx, struct resent *resent)
 	submit_event(resent, resent->time);
 }
 
-SEC("tp_btf/tcp_retransmit_skb")
-int tcpretrans_skb(__u64 *ctx)
+TRACEPOINT(tcp_retransmit_skb, tcpretrans_skb)
 {
 	const struct sock *sk = (const struct sock *)ctx[0];
 	const struct sk_buff *skb = (const struct sk_buff *)ctx[1];
@@ -259,8 +258,7 @@ int tcpretrans_skb(__u64 *ctx)
 	return 0;
 }
 
-SEC("tp_btf/tcp_retransmit_synack")
-int tcpretrans_synack(__u64 *ctx)
+TRACEPOINT(tcp_retransmit_synack, tcpretrans_synack)
 {
 	/* The connection is none yet: its ends are in the request, whose first part is that of a socket. */
 	const struct sock *request = (const struct sock *)ctx[1];

@@ -32,8 +32,8 @@ const PROBES: [&str; 10] = [
 ];
 
 /// What is taken away in turn.
-const WITHOUT: [&str; 5] =
-    ["", "tp_btf", "fentry,fexit", "fentry,fexit,kprobe,kretprobe", "tp_btf block_io_start"];
+const WITHOUT: [&str; 6] =
+    ["", "relay", "tp_btf", "fentry,fexit", "fentry,fexit,kprobe,kretprobe", "tp_btf block_io_start"];
 
 fn start(without: &str) -> Agent {
     Agent::start_without_rungs(without, &format!("node_name: lab\nprobes: [{}]\n", PROBES.join(", ")))
