@@ -8,9 +8,11 @@
 /* All of this is for tp_btf programs, whose arguments and what they point to can be read without a helper call; a bad
  * pointer on the way reads as 0.
  *
- * 0 where there is none. */
+ * 0 where there is none. The compiler must not take the question for an answer: it would go on with a plain 0 in place of
+ * the pointer where that is NULL, which Linux 6.1 refuses even where it never is. */
 static __always_inline __u64 netns_of_sock(const struct sock *sk)
 {
+	barrier_var(sk);
 	if (!sk)
 		return 0;
 	return sk->__sk_common.skc_net.net->net_cookie;
@@ -18,6 +20,7 @@ static __always_inline __u64 netns_of_sock(const struct sock *sk)
 
 static __always_inline __u64 netns_of_dev(const struct net_device *dev)
 {
+	barrier_var(dev);
 	if (!dev)
 		return 0;
 	return dev->nd_net.net->net_cookie;
