@@ -44,6 +44,7 @@ own! {
     PROBE_RESTARTS = "probe_restarts", Counter, ["probe"], "How often the probe was started again after it broke.";
     PROBE_SERIES = "probe_series", Gauge, ["probe"], "Series that the probe gave to the last scrape.";
     PROBE_HOOK = "probe_hook_info", Gauge, ["probe", "hook", "state"], "Always 1; the labels tell what became of each place in the kernel that the probe wants: attached, unsupported, failed, or silent (attached, but it sees nothing of what must have come by).";
+    PROBE_MISSED = "probe_hook_missed", Counter, ["probe", "hook"], "How often the kernel passed over a place that the probe has attached to, because the place came up on a CPU that was in a program there already. What was passed over is not counted.";
     PROBE_REFUSED = "probe_refused_series", Counter, ["probe"], "Series that were left out because the probe had reached metrics.limits.series_per_probe.";
     EVENTS = "events", Counter, ["probe", "type"], "Events that were told, to every sink and on /events.";
     EVENTS_SUPPRESSED = "events_suppressed", Counter, ["probe"], "Events that the agent held back because of the bounds in `events`; what the kernel side held back is in the probe's own metrics.";
@@ -237,6 +238,9 @@ fn probes(out: &mut Families, supervisor: &Supervisor) {
         for hook in hooks {
             let labels = vec![probe(), ("hook", hook.name.into()), ("state", hook.state.text().into())];
             out.add(&PROBE_HOOK, labels, 1.0);
+            if hook.rung.is_some() {
+                out.add(&PROBE_MISSED, vec![probe(), ("hook", hook.name.into())], hook.missed as f64);
+            }
         }
         out.add(&PROBE_SUCCESS, vec![probe()], f64::from(u8::from(record.success)));
         out.add(&PROBE_COLLECT, vec![probe()], record.wall.as_secs_f64());

@@ -151,5 +151,6 @@ fn hook(hook: &HookStatus) -> Value {
         "how": hook.state.how(),
         "rungs": hook.rungs,
         "rung": hook.rung,
+        "missed": hook.missed,
     })
 }

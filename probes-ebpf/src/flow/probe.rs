@@ -172,6 +172,7 @@ impl Flow {
 
 impl Probe for Flow {
     fn collect(&mut self, view: &View<'_>, out: &mut Samples) -> Result<(), CollectError> {
+        self.object.check()?;
         // Without it, all but the newest of the connections that live is there.
         let settled = self.settle();
         let read = self.read(view);

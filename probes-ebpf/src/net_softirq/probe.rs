@@ -116,6 +116,7 @@ fn start(args: &serde_json::Value, kernel: &Kernel) -> Started {
 impl Probe for NetSoftirq {
     fn collect(&mut self, view: &View<'_>, out: &mut Samples) -> Result<(), CollectError> {
         let Some((host, _)) = view.topology.host() else { return Ok(()) };
+        self.object.check()?;
         let (mut suppressed, mut lost) = (0, 0);
         for vector in Vector::ALL {
             for stage in Stage::ALL {

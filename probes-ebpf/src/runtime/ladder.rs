@@ -77,7 +77,7 @@ impl Rung {
         }
     }
 
-    const fn program(self) -> &'static str {
+    pub(super) const fn program(self) -> &'static str {
         match self {
             Self::TpBtf(_, program)
             | Self::RawTp(_, program)

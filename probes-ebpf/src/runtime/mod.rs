@@ -10,6 +10,7 @@ mod ladder;
 mod ledger;
 mod limit;
 mod maps;
+mod missed;
 mod object;
 mod relay;
 mod ring;

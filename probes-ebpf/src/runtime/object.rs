@@ -12,6 +12,7 @@ use super::iterator::Walk;
 use super::kernel::Kernel;
 use super::ladder::{Climbed, Hook, Role, Rung, climb, refused};
 use super::maps::Counters;
+use super::missed::missed;
 use super::relay::Membership;
 use super::ring::Ring;
 
@@ -45,11 +46,21 @@ impl Setting {
     }
 }
 
+/// The program of a hook.
+#[derive(Debug)]
+struct Attached {
+    /// Its place among the hooks.
+    hook: usize,
+    program: &'static str,
+    /// Where it shares a tracepoint.
+    membership: Option<Membership>,
+}
+
 /// The loaded programs of a probe.
 #[derive(Debug)]
 pub struct Object {
     /// Before the programs, which go with `ebpf`: fields are dropped in this order.
-    _memberships: Vec<Membership>,
+    attached: Vec<Attached>,
     ebpf: Ebpf,
     hooks: Vec<HookStatus>,
     watched: Vec<Watched>,
@@ -77,14 +88,15 @@ impl Object {
             };
         }
         let mut ebpf = loader.load(bytes).map_err(|error| refused("load its maps", &error))?;
-        let mut memberships = Vec::new();
+        let mut attached = Vec::new();
         let mut fared: Vec<HookStatus> = hooks
             .iter()
-            .map(|hook| {
+            .enumerate()
+            .map(|(at, hook)| {
                 let Climbed { state, rung, membership } = climb(&mut ebpf, kernel, hook, &btf);
-                memberships.extend(membership);
+                attached.extend(rung.map(|rung| Attached { hook: at, program: rung.program(), membership }));
                 let rungs = hook.rungs.iter().copied().map(Rung::name).collect();
-                HookStatus { name: hook.name, state, rungs, rung: rung.map(Rung::name) }
+                HookStatus { name: hook.name, state, rungs, rung: rung.map(Rung::name), missed: 0 }
             })
             .collect();
         drop(btf);
@@ -92,7 +104,7 @@ impl Object {
         let sources = || hooks.iter().zip(&fared).filter(|(hook, _)| hook.role == Role::Source);
         if sources().any(|(_, status)| matches!(status.state, HookState::Attached(_))) {
             fared.extend(kernel.passes_over());
-            return Ok(Self { _memberships: memberships, ebpf, hooks: fared, watched: Vec::new() });
+            return Ok(Self { attached, ebpf, hooks: fared, watched: Vec::new() });
         }
         let why: Vec<String> = sources()
             .map(|(hook, status)| match &status.state {
@@ -119,8 +131,13 @@ impl Object {
         self.watched = attached.copied().map(Watched::new).collect();
     }
 
-    /// Gives the hooks that are watched their verdicts. A few system calls; none where nothing is watched.
+    /// Gives the hooks that are watched their verdicts, and all of them what they missed. A system call for each.
     pub fn check(&mut self) -> Result<(), CollectError> {
+        for Attached { hook, program, membership } in &self.attached {
+            let alone = || self.ebpf.program(program)?.fd().ok().map(missed);
+            let missed = membership.as_ref().map(Membership::missed).or_else(alone);
+            self.hooks[*hook].missed = missed.unwrap_or_default();
+        }
         let mut watched = std::mem::take(&mut self.watched);
         let judged = watched.iter_mut().try_for_each(|watched| {
             let rule = watched.rule();

@@ -15,6 +15,7 @@ use aya::programs::{BtfTracePoint, Program, ProgramFd};
 use aya::{Btf, Ebpf, EbpfLoader};
 use rustix::thread::{MembarrierCommand, membarrier};
 
+use super::missed::missed;
 use crate::object;
 
 /// What `NETSONDE_WITHOUT` calls it: without, each program is attached by itself.
@@ -44,6 +45,7 @@ struct State {
 
 struct Relay {
     _attached: Ebpf,
+    program: ProgramFd,
     first: Next,
     /// In the order in which they run.
     members: Vec<Member>,
@@ -61,6 +63,17 @@ pub struct Membership {
     relays: Relays,
     tracepoint: &'static str,
     number: u64,
+    /// What was missed here before.
+    before: u64,
+}
+
+impl Membership {
+    /// How often the kernel passed over the tracepoint since this program is there.
+    pub fn missed(&self) -> u64 {
+        let state = self.relays.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = state.relays.get(self.tracepoint).map_or(0, |relay| missed(&relay.program));
+        all.saturating_sub(self.before)
+    }
 }
 
 impl Relays {
@@ -78,6 +91,7 @@ impl Relays {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         state.joined += 1;
         let number = state.joined;
+        let before = state.relays.get(tracepoint).map_or(0, |relay| missed(&relay.program));
         if let Some(relay) = state.relays.get_mut(tracepoint) {
             if let Some(first) = relay.members.first() {
                 next.set(0, &first.program, 0).ok()?;
@@ -88,7 +102,7 @@ impl Relays {
             let relay = Relay::attach(tracepoint, Member { number, program, next }, btf)?;
             state.relays.insert(tracepoint, relay);
         }
-        Some(Membership { relays: self.clone(), tracepoint, number })
+        Some(Membership { relays: self.clone(), tracepoint, number, before })
     }
 
     fn leave(&self, tracepoint: &'static str, number: u64) {
@@ -115,8 +129,9 @@ impl Relay {
         let program: &mut BtfTracePoint = program;
         program.load(tracepoint, btf).ok()?;
         first.set(0, &member.program, 0).ok()?;
+        let attached = program.fd().ok()?.try_clone().ok()?;
         program.attach().ok()?;
-        Some(Self { _attached: loaded, first, members: vec![member] })
+        Some(Self { _attached: loaded, program: attached, first, members: vec![member] })
     }
 
     /// Lets the one before hand over to the one behind.

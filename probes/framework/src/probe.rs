@@ -70,12 +70,15 @@ pub struct HookStatus {
     pub rungs: Vec<String>,
     /// The one that holds.
     pub rung: Option<String>,
+    /// How often the kernel passed over it since the probe started, because the same place came up on a CPU that was there
+    /// already.
+    pub missed: u64,
 }
 
 impl HookStatus {
     /// Of something that there is one way to.
     pub const fn new(name: &'static str, state: HookState) -> Self {
-        Self { name, state, rungs: Vec::new(), rung: None }
+        Self { name, state, rungs: Vec::new(), rung: None, missed: 0 }
     }
 }
 
