@@ -10,6 +10,7 @@ mod ebpf;
 mod hooks;
 mod measure;
 mod programs;
+mod ratios;
 mod traffic;
 
 use std::process::Stdio;
