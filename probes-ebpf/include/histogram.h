@@ -19,23 +19,6 @@ struct histogram {
 	__u64 slow;
 };
 
-/* Like COUNTERS of count.h, for the same reasons. */
-#define HISTOGRAMS(name, key_type, entries)                                                                           \
-	struct {                                                                                                      \
-		__uint(type, BPF_MAP_TYPE_PERCPU_HASH);                                                               \
-		__uint(max_entries, entries);                                                                         \
-		__type(key, key_type);                                                                                \
-		__type(value, struct histogram);                                                                      \
-	} name SEC(".maps")
-
-/* What a new key begins with: too large for the stack. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct histogram);
-} EMPTY_HISTOGRAM SEC(".maps");
-
 /* The smallest i with value <= 2^i. */
 static __always_inline __u32 ceil_log2(__u64 value)
 {
@@ -63,22 +46,8 @@ static __always_inline __u32 ceil_log2(__u64 value)
 	return log + (rest >> 1);
 }
 
-static __always_inline struct histogram *new_histogram(void *map, const void *key)
-{
-	const __u32 first = 0;
-	struct histogram *found = 0;
-	void *empty = bpf_map_lookup_elem(&EMPTY_HISTOGRAM, &first);
-
-	if (empty) {
-		/* Another context on this CPU may have made it meanwhile: that is no fault. */
-		bpf_map_update_elem(map, key, empty, BPF_NOEXIST);
-		found = bpf_map_lookup_elem(map, key);
-	}
-	if (!found)
-		uncounted(1);
-	return found;
-}
-
+/* `slow_ns` is the threshold of the probe's events. A softirq or an interrupt may run in between on the same CPU, so the
+ * additions must be atomic. */
 static __always_inline void add_to_histogram(struct histogram *histogram, __u64 nanoseconds, __u64 slow_ns)
 {
 	__u32 log = ceil_log2(nanoseconds);
@@ -96,18 +65,6 @@ static __always_inline void add_to_histogram(struct histogram *histogram, __u64 
 	}
 	if (nanoseconds > slow_ns)
 		__sync_fetch_and_add(&histogram->slow, 1);
-}
-
-/* Counts a duration for a key and gives its histogram; 0 where there was no room, which is counted. `slow_ns` is the
- * threshold of the probe's events. */
-static __always_inline struct histogram *observe(void *map, const void *key, __u64 nanoseconds, __u64 slow_ns)
-{
-	struct histogram *histogram = bpf_map_lookup_elem(map, key);
-	if (!histogram)
-		histogram = new_histogram(map, key);
-	if (histogram)
-		add_to_histogram(histogram, nanoseconds, slow_ns);
-	return histogram;
 }
 
 #endif

@@ -96,6 +96,15 @@ fn loaded() -> (Vec<u32>, Vec<u32>) {
     (programs.collect(), maps.collect())
 }
 
+/// Ends a flood when it is dropped, also by a test that fails: the threads are waited for.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn an_agent_that_is_killed_under_traffic_leaves_nothing_behind() {
     needs_root!();
@@ -118,11 +127,11 @@ fn an_agent_that_is_killed_under_traffic_leaves_nothing_behind() {
                 let _ = from.send_to(&[7; 100], "10.9.0.2:6001");
             }
         });
+        let _until_here = Ends(&flooding);
         std::thread::sleep(Duration::from_millis(300));
         agent.process().signal(Signal::KILL);
         agent.process().wait(Duration::from_secs(5)).expect("nothing survives SIGKILL");
-        until_true("its programs and maps are gone", Duration::from_secs(10), || left() == 0);
-        flooding.store(false, Ordering::Relaxed);
+        until_true("its programs and maps are gone", Duration::from_secs(30), || left() == 0);
     });
     for ns in [&pair.a, &pair.b] {
         for line in ["tc filter show dev eth0 ingress", "tc filter show dev eth0 egress"] {

@@ -2,7 +2,7 @@
 /* biolatency: how long requests to block devices take, by device and operation; and a sample of the slow ones with the
  * process that made them. */
 #include "event.h"
-#include "histogram.h"
+#include "histograms.h"
 #include "task.h"
 #include "tracepoint.h"
 
@@ -25,9 +25,9 @@ struct stage {
 	__u8 operation;
 	__u8 stage;
 	__u8 unused[6];
-};
+} __attribute__((aligned(8)));
 
-HISTOGRAMS(LATENCIES, struct stage, 512);
+HISTOGRAMS(struct stage);
 
 /* Slow requests of a namespace's processes. */
 struct slow_kind {
@@ -231,13 +231,13 @@ TRACEPOINT(block_rq_complete, biolatency_complete)
 		bpf_probe_read_kernel_str(stage.device, sizeof(stage.device), disk->disk_name);
 
 	__u64 latency = since(start, now);
-	observe(&LATENCIES, &stage, latency, SLOW_NS);
+	observe(&stage, latency, SLOW_NS);
 	__u64 device_ns = issued ? since(issued, now) : 0;
 	if (latency > SLOW_NS)
 		tell(&stage, begun, now, latency, device_ns, bytes, (__u8)ctx[1]);
 	if (issued) {
 		stage.stage = DEVICE;
-		observe(&LATENCIES, &stage, device_ns, SLOW_NS);
+		observe(&stage, device_ns, SLOW_NS);
 	}
 	if (begun)
 		bpf_map_delete_elem(&BEGUN, &key);

@@ -18,7 +18,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::object;
-use crate::runtime::{Clock, Counters, EventLimit, Hook, Kernel, Ledger, Ring, Role, Rung, Setting, TALLY};
+use crate::runtime::{Clock, EventLimit, Hook, Kernel, Ledger, Ring, Role, Rung, Setting, TALLY, Table};
 use disks::{Disks, Distributions};
 use kernel::{SLOW, STAGE, SlowRequest, Stage};
 
@@ -83,12 +83,14 @@ const HOOKS: &[Hook] = &[
 
 /// The numbers of `struct histogram`.
 const NUMBERS: usize = 32;
+/// Disks, operations, and the two stages of each.
+const KEYS: u32 = 512;
 /// Records that are taken at once, so that a scrape does not wait long.
 const AT_ONCE: usize = 4096;
 
 struct BioLatency {
     slow: Ledger<SLOW>,
-    latencies: Counters<STAGE, NUMBERS>,
+    latencies: Table<STAGE, NUMBERS>,
     disks: Disks,
     ring: Ring,
 }
@@ -100,9 +102,9 @@ fn start(args: &serde_json::Value, kernel: &Kernel) -> Started {
     }
     let slow = u64::try_from(settings.slow.0.as_nanos()).unwrap_or(u64::MAX);
     let [interval, burst] = settings.events.settings();
-    let constants = [Setting::u64("SLOW_NS", slow), interval, burst];
+    let constants = [Setting::histograms(KEYS), Setting::u64("SLOW_NS", slow), interval, burst];
     let mut slow = Ledger::open(kernel, object!("biolatency"), &constants, HOOKS, "SLOW")?;
-    let latencies = slow.object().counters("LATENCIES")?;
+    let latencies = slow.object().histograms()?;
     let ring = slow.ring()?;
     Ok(Box::new(BioLatency { slow, latencies, disks: Disks::default(), ring }))
 }

@@ -53,7 +53,7 @@ static __always_inline int is_worth_noting(__u64 nanoseconds)
 static __always_inline void first_place(const struct stage *stage, __u64 stamp, __u64 nanoseconds)
 {
 	if (STAGES)
-		observe(&LATENCIES, stage, nanoseconds, SLOW_NS);
+		observe(stage, nanoseconds, SLOW_NS);
 	if (is_worth_noting(nanoseconds)) {
 		struct packet packet = { .netns = stage->netns, .stamp = stamp };
 		bpf_map_update_elem(&PLACES, &packet, &nanoseconds, BPF_ANY);
@@ -112,7 +112,7 @@ static __always_inline void tell(struct histogram *histogram, const struct stage
 static __always_inline void end(const struct stage *stage, const struct sk_buff *skb, const struct net_device *dev,
 				const struct sock *queue, __u64 stamp, __u64 latency)
 {
-	struct histogram *histogram = observe(&LATENCIES, stage, latency, SLOW_NS);
+	struct histogram *histogram = observe(stage, latency, SLOW_NS);
 	if (EVENT_INTERVAL_NS && histogram && latency > SLOW_NS)
 		tell(histogram, stage, skb, dev, queue, stamp, latency);
 }

@@ -5,7 +5,7 @@
 
 #include "compat.h"
 #include "event.h"
-#include "histogram.h"
+#include "histograms.h"
 #include "netns.h"
 #include "tuple.h"
 
@@ -39,7 +39,7 @@ struct stage {
 	__u8 unused[6];
 };
 
-HISTOGRAMS(LATENCIES, struct stage, 2048);
+HISTOGRAMS(struct stage);
 
 /* Packets without a measurement, by reason. */
 #define NO_STAMP 0

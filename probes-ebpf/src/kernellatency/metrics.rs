@@ -49,11 +49,11 @@ netsonde_framework::metrics! {
     /// Received packets whose time could not be told, on the host's row.
     UNMEASURED: Counter<(Reason,)> = "kernellatency_unmeasured_packets".source("eBPF map UNMEASURED");
     /// Measurements whose network namespace is unknown or gone, on the host's row.
-    UNATTRIBUTED: Counter<()> = "kernellatency_unattributed".source("eBPF map LATENCIES");
+    UNATTRIBUTED: Counter<()> = "kernellatency_unattributed".source("eBPF map HISTOGRAMS");
     /// Measurements that were not counted above because the table in the kernel was full, on the host's row.
     UNCOUNTED: Counter<()> = "kernellatency_uncounted".source("eBPF map UNCOUNTED");
     /// Slow packets that no event told of because of the limit in `events`; a namespace without any has no series.
-    SUPPRESSED: Counter<()> = "kernellatency_suppressed_events".source("eBPF map LATENCIES");
+    SUPPRESSED: Counter<()> = "kernellatency_suppressed_events".source("eBPF map HISTOGRAMS");
     /// Slow packets that no event told of because the ring buffer was full; a namespace without any has no series.
-    LOST: Counter<()> = "kernellatency_lost_events".source("eBPF map LATENCIES");
+    LOST: Counter<()> = "kernellatency_lost_events".source("eBPF map HISTOGRAMS");
 }

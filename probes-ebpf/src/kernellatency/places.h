@@ -32,7 +32,7 @@ static __always_inline int received(const struct sk_buff *skb, __u8 place, __u32
 	if (passed < 0)
 		return 0;
 	stage.netns = netns_of_dev(skb->dev);
-	observe(&LATENCIES, &stage, passed, SLOW_NS);
+	observe(&stage, passed, SLOW_NS);
 	return 0;
 }
 
@@ -46,7 +46,7 @@ static __always_inline int sent(const struct sk_buff *skb, __u8 place, __u32 ver
 	if (!sk || skb->skb_iif || !stamp_is_monotonic(skb))
 		return 0;
 	stage.netns = netns_of_sock(sk);
-	observe(&LATENCIES, &stage, since_output(skb->tstamp), SLOW_NS);
+	observe(&stage, since_output(skb->tstamp), SLOW_NS);
 	return 0;
 }
 

@@ -126,6 +126,8 @@ const SIBLINGS: &[Sibling] = &[
 /// How often the kernel's distance between TAI and the time of day is looked at. It changes about once in the life of a
 /// machine, but until it is seen every arrival seems to be seconds ago.
 const CLOCK_EVERY: Duration = Duration::from_secs(1);
+/// Stages of namespaces: a namespace has at most seven, and five more with the setting `places`.
+const KEYS: u32 = 2048;
 /// Records that are taken at once, so that a scrape does not wait long.
 const AT_ONCE: usize = 4096;
 
@@ -140,12 +142,17 @@ fn start(args: &serde_json::Value, kernel: &Kernel) -> Started {
     let settings: Settings = StartError::settings(args)?;
     let [interval, burst] = settings.events.settings();
     let slow = u64::try_from(settings.slow.0.as_nanos()).unwrap_or(u64::MAX);
-    let constants =
-        [Setting::u64("SLOW_NS", slow), Setting::u32("STAGES", settings.stages.into()), interval, burst];
+    let constants = [
+        Setting::histograms(KEYS),
+        Setting::u64("SLOW_NS", slow),
+        Setting::u32("STAGES", settings.stages.into()),
+        interval,
+        burst,
+    ];
     // First, so that few packets come to the programs without a stamp.
     let stamping = Stamping::start()?;
     let hooks = if settings.places { [HOOKS, PLACES].concat() } else { HOOKS.to_vec() };
-    let mut ledger = Ledger::open(kernel, object!("kernellatency"), &constants, &hooks, "LATENCIES")?;
+    let mut ledger = Ledger::open(kernel, object!("kernellatency"), &constants, &hooks, "HISTOGRAMS")?;
     ledger.object().watch(SIBLINGS);
     let ring = ledger.ring()?;
     let tai_ahead = tai_ahead_seconds();

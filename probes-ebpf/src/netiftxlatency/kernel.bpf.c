@@ -3,7 +3,7 @@
  * namespace and device. */
 #include "compat.h"
 #include "event.h"
-#include "histogram.h"
+#include "histograms.h"
 #include "netns.h"
 #include "tracepoint.h"
 #include "tuple.h"
@@ -23,7 +23,7 @@ struct stage {
 	__u32 unused;
 };
 
-HISTOGRAMS(LATENCIES, struct stage, 2048);
+HISTOGRAMS(struct stage);
 
 /* What is known of a packet that was put into a queue. */
 struct queued {
@@ -139,9 +139,7 @@ static __always_inline void count_stage(const struct net_device *dev, __u32 numb
 	struct stage stage;
 
 	stage_of(dev, number, &stage);
-	struct histogram *histogram = bpf_map_lookup_elem(&LATENCIES, &stage);
-	if (!histogram)
-		histogram = new_histogram(&LATENCIES, &stage);
+	struct histogram *histogram = histogram_of(&stage);
 	if (histogram)
 		__sync_fetch_and_add(&histogram->tally.count, 1);
 }
@@ -152,7 +150,7 @@ static __always_inline struct slow *measured(const struct net_device *dev, __u32
 	struct stage stage;
 
 	stage_of(dev, number, &stage);
-	struct histogram *histogram = observe(&LATENCIES, &stage, latency, SLOW_NS);
+	struct histogram *histogram = observe(&stage, latency, SLOW_NS);
 	if (!histogram || latency <= SLOW_NS || !may_tell(&histogram->tally, now))
 		return 0;
 	struct slow *slow = reserve_event(&histogram->tally, struct slow);

@@ -16,11 +16,11 @@ netsonde_framework::metrics! {
     /// Packets that the driver of a device refused because it was full (NETDEV_TX_BUSY); they are tried again.
     BUSY: Counter<(Device,)> = "netiftxlatency_busy_packets".source("tracepoint net:net_dev_xmit");
     /// Measurements whose network namespace is unknown or gone, on the host's row.
-    UNATTRIBUTED: Counter<()> = "netiftxlatency_unattributed".source("eBPF map LATENCIES");
+    UNATTRIBUTED: Counter<()> = "netiftxlatency_unattributed".source("eBPF map HISTOGRAMS");
     /// Measurements that were not counted above because the table in the kernel was full, on the host's row.
     UNCOUNTED: Counter<()> = "netiftxlatency_uncounted".source("eBPF map UNCOUNTED");
     /// Slow packets that no event told of because of the limit in `events`; a namespace without any has no series.
-    SUPPRESSED: Counter<()> = "netiftxlatency_suppressed_events".source("eBPF map LATENCIES");
+    SUPPRESSED: Counter<()> = "netiftxlatency_suppressed_events".source("eBPF map HISTOGRAMS");
     /// Slow packets that no event told of because the ring buffer was full; a namespace without any has no series.
-    LOST: Counter<()> = "netiftxlatency_lost_events".source("eBPF map LATENCIES");
+    LOST: Counter<()> = "netiftxlatency_lost_events".source("eBPF map HISTOGRAMS");
 }

@@ -83,6 +83,8 @@ const HOOKS: &[Hook] = &[
     },
 ];
 
+/// Stages of devices: a device has one to four.
+const KEYS: u32 = 2048;
 /// Records that are taken at once, so that a scrape does not wait long.
 const AT_ONCE: usize = 4096;
 
@@ -96,8 +98,8 @@ fn start(args: &serde_json::Value, kernel: &Kernel) -> Started {
     let settings: Settings = StartError::settings(args)?;
     let slow = u64::try_from(settings.slow.0.as_nanos()).unwrap_or(u64::MAX);
     let [interval, burst] = settings.events.settings();
-    let constants = [Setting::u64("SLOW_NS", slow), interval, burst];
-    let mut ledger = Ledger::open(kernel, object!("netiftxlatency"), &constants, HOOKS, "LATENCIES")?;
+    let constants = [Setting::histograms(KEYS), Setting::u64("SLOW_NS", slow), interval, burst];
+    let mut ledger = Ledger::open(kernel, object!("netiftxlatency"), &constants, HOOKS, "HISTOGRAMS")?;
     let ring = ledger.ring()?;
     Ok(Box::new(NetIfTxLatency { ledger, ring, devices: Devices::default() }))
 }

@@ -15,6 +15,7 @@ use super::ladder::Hook;
 use super::maps::Counters;
 use super::object::{Object, Setting};
 use super::ring::Ring;
+use super::table::{HISTOGRAMS, Table};
 
 /// The numbers of `struct tally`.
 pub const TALLY: usize = 5;
@@ -30,12 +31,35 @@ const UNKNOWN_FOR: Duration = Duration::from_mins(1);
 #[derive(Debug)]
 pub struct Ledger<const K: usize, const V: usize = TALLY> {
     object: Object,
-    counters: Counters<K, V>,
+    counts: Counts<K, V>,
     /// Since when a cookie is unknown.
     unknown: HashMap<u64, Instant>,
     gone: HashSet<u64>,
     /// What removed keys of unknown namespaces had counted.
     closed: u64,
+}
+
+/// Where the counts are: in a map of `COUNTERS` (include/count.h), or in the table of include/histograms.h.
+#[derive(Debug)]
+enum Counts<const K: usize, const V: usize> {
+    Counters(Counters<K, V>),
+    Histograms(Table<K, V>),
+}
+
+impl<const K: usize, const V: usize> Counts<K, V> {
+    fn read(&mut self, each: impl FnMut(&[u8; K], &[u64; V])) -> Result<(), CollectError> {
+        match self {
+            Self::Counters(counters) => counters.read(each),
+            Self::Histograms(table) => table.read(each),
+        }
+    }
+
+    fn remove(&mut self, key: &[u8; K]) {
+        match self {
+            Self::Counters(counters) => counters.remove(key),
+            Self::Histograms(table) => table.remove(key),
+        }
+    }
 }
 
 /// Events of one namespace that were not told.
@@ -73,8 +97,11 @@ impl<const K: usize, const V: usize> Ledger<K, V> {
         map: &str,
     ) -> Result<Self, StartError> {
         let mut object = Object::load(kernel, bytes, settings, hooks)?;
-        let counters = object.counters(map)?;
-        Ok(Self { object, counters, unknown: HashMap::new(), gone: HashSet::new(), closed: 0 })
+        let counts = match map {
+            HISTOGRAMS => Counts::Histograms(object.histograms()?),
+            _ => Counts::Counters(object.counters(map)?),
+        };
+        Ok(Self { object, counts, unknown: HashMap::new(), gone: HashSet::new(), closed: 0 })
     }
 
     /// The programs and their other maps.
@@ -104,7 +131,7 @@ impl<const K: usize, const V: usize> Ledger<K, V> {
         let mut rest = Rest::default();
         let mut close = Vec::new();
         let mut seen = HashSet::new();
-        self.counters.read(|key, numbers| {
+        self.counts.read(|key, numbers| {
             let netns = cookie(key);
             let count = numbers[COUNT];
             if let Some(id) = known.get(&netns) {
@@ -133,7 +160,7 @@ impl<const K: usize, const V: usize> Ledger<K, V> {
         })?;
         self.unknown.retain(|netns, _| seen.contains(netns));
         for key in close {
-            self.counters.remove(&key);
+            self.counts.remove(&key);
         }
         rest.unattributed += self.closed;
         rest.uncounted = self.object.uncounted()?;
@@ -143,7 +170,7 @@ impl<const K: usize, const V: usize> Ledger<K, V> {
     /// Removes keys; what they had counted is the caller's from then on.
     pub fn remove(&mut self, keys: &[[u8; K]]) {
         for key in keys {
-            self.counters.remove(key);
+            self.counts.remove(key);
         }
     }
 

@@ -16,6 +16,7 @@ mod relay;
 mod ring;
 mod stamping;
 mod symbols;
+mod table;
 mod tcp;
 mod tuple;
 
@@ -31,6 +32,7 @@ pub use object::{Object, Setting};
 pub use ring::{Record, Ring};
 pub use stamping::{Stamping, tai_ahead_seconds};
 pub use symbols::{Place, SharedSymbols, Symbols};
+pub use table::Table;
 pub use tcp::tcp_state;
 pub use tuple::{TUPLE, flow, protocol_name};
 
@@ -49,6 +51,20 @@ pub(crate) fn assert_layout(types: &[u8], name: &str, members: &[(&str, usize)],
     let (found, found_size) = btf.layout(name).expect("the object has the struct");
     let found: Vec<(&str, usize)> = found.iter().map(|(name, offset)| (name.as_str(), *offset)).collect();
     assert_eq!((found.as_slice(), found_size), (members, size), "struct {name}");
+}
+
+/// Whether a test that loads programs can run; if not, that is noted where `make test` looks, or the test fails.
+#[cfg(test)]
+pub(crate) fn can_run(name: &str) -> bool {
+    use std::io::Write as _;
+
+    if rustix::process::geteuid().is_root() {
+        return true;
+    }
+    let note = std::env::var_os("NETSONDE_SKIPS").expect("it needs root, to load a program");
+    let mut notes = std::fs::OpenOptions::new().append(true).create(true).open(note).expect("a file");
+    writeln!(notes, "{name}: it needs root, to load a program").expect("room for a line");
+    false
 }
 
 /// The types of a probe's object.

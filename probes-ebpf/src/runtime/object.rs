@@ -15,6 +15,7 @@ use super::maps::Counters;
 use super::missed::missed;
 use super::relay::Membership;
 use super::ring::Ring;
+use super::table::{self, Table};
 
 /// A `const volatile` of the C side, set before the verifier looks: branches that it rules out are never loaded.
 #[derive(Debug, Clone, Copy)]
@@ -43,6 +44,11 @@ impl Setting {
     /// A `__u64`.
     pub const fn u64(name: &'static str, value: u64) -> Self {
         Self { name, value: Constant::U64(value) }
+    }
+
+    /// How many keys the object's histograms have room for.
+    pub const fn histograms(keys: u32) -> Self {
+        Self::u32(table::ROWS, keys)
     }
 }
 
@@ -79,8 +85,16 @@ impl Object {
         kernel.drop_reasons()?;
         let btf = Btf::from_sys_fs()
             .map_err(|e| StartError::Unsupported(format!("cannot read the kernel's BTF: {e}")))?;
+        let rows = settings.iter().find_map(|setting| match &setting.value {
+            Constant::U32(rows) if setting.name == table::ROWS => Some(*rows),
+            _ => None,
+        });
+        let room = rows.map(table::Room::new).transpose()?;
         let mut loader = EbpfLoader::new();
         loader.btf(Some(&btf));
+        if let Some(room) = &room {
+            room.make(&mut loader);
+        }
         for setting in settings {
             match &setting.value {
                 Constant::U32(value) => loader.override_global(setting.name, value, true),
@@ -201,6 +215,12 @@ impl Object {
         name: &str,
     ) -> Result<Counters<K, V>, StartError> {
         Counters::new(name, self.take(name)?)
+    }
+
+    /// The histograms of an object that has them by key.
+    pub fn histograms<const K: usize, const V: usize>(&mut self) -> Result<Table<K, V>, StartError> {
+        let keys = self.take(table::KEYS)?;
+        Table::new(keys, self.take(table::HISTOGRAMS)?)
     }
 
     /// The ring buffer in the map of this name.

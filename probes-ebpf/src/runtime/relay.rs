@@ -1,9 +1,9 @@
 //! Programs at one tracepoint: one is attached, and each hands over to the next.
 //!
 //! The kernel's way from a tracepoint to a program costs as much as most programs of this crate do, and more where a
-//! tracepoint has two. So one small program is attached to a tracepoint (relay.bpf.c), however many probes are there: it
-//! goes on to the first of their programs by a tail call, and each to the next. A program comes and goes by one change of
-//! one entry, which the kernel makes at once: the others miss nothing, and see nothing twice.
+//! tracepoint has two. So where several programs are written for a tracepoint, one small program is attached to it
+//! (relay.bpf.c): it goes on to the first of theirs by a tail call, and each to the next. A program comes and goes by one
+//! change of one entry, which the kernel makes at once: the others miss nothing, and see nothing twice.
 
 use std::collections::BTreeMap;
 use std::fmt;

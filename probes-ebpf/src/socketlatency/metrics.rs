@@ -27,11 +27,11 @@ netsonde_framework::metrics! {
     /// Arrivals and writes whose wait was not followed because the socket had no memory left to note it, on the host's row.
     UNFOLLOWED: Counter<()> = "socketlatency_unfollowed".source("eBPF map UNFOLLOWED");
     /// Waits whose network namespace is unknown or gone, on the host's row.
-    UNATTRIBUTED: Counter<()> = "socketlatency_unattributed".source("eBPF map LATENCIES");
+    UNATTRIBUTED: Counter<()> = "socketlatency_unattributed".source("eBPF map HISTOGRAMS");
     /// Waits that were not counted above because the table in the kernel was full, on the host's row.
     UNCOUNTED: Counter<()> = "socketlatency_uncounted".source("eBPF map UNCOUNTED");
     /// Slow reads and writes that no event told of because of the limit in `events`; a namespace without any has no series.
-    SUPPRESSED: Counter<()> = "socketlatency_suppressed_events".source("eBPF map LATENCIES");
+    SUPPRESSED: Counter<()> = "socketlatency_suppressed_events".source("eBPF map HISTOGRAMS");
     /// Slow reads and writes that no event told of because the ring buffer was full; a namespace without any has no series.
-    LOST: Counter<()> = "socketlatency_lost_events".source("eBPF map LATENCIES");
+    LOST: Counter<()> = "socketlatency_lost_events".source("eBPF map HISTOGRAMS");
 }

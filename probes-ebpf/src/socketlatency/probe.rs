@@ -96,6 +96,8 @@ const HOOKS: &[Hook] = &[
     },
 ];
 
+/// Kinds of waits of namespaces: a namespace has three.
+const KEYS: u32 = 2048;
 /// Records that are taken at once, so that a scrape does not wait long.
 const AT_ONCE: usize = 4096;
 
@@ -108,8 +110,8 @@ fn start(args: &serde_json::Value, kernel: &Kernel) -> Started {
     let settings: Settings = StartError::settings(args)?;
     let [interval, burst] = settings.events.settings();
     let slow = u64::try_from(settings.slow.0.as_nanos()).unwrap_or(u64::MAX);
-    let constants = [Setting::u64("SLOW_NS", slow), interval, burst];
-    let mut ledger = Ledger::open(kernel, object!("socketlatency"), &constants, HOOKS, "LATENCIES")?;
+    let constants = [Setting::histograms(KEYS), Setting::u64("SLOW_NS", slow), interval, burst];
+    let mut ledger = Ledger::open(kernel, object!("socketlatency"), &constants, HOOKS, "HISTOGRAMS")?;
     let ring = ledger.ring()?;
     Ok(Box::new(SocketLatency { ledger, ring }))
 }

@@ -8,7 +8,7 @@
 #include <linux/ptrace.h>
 
 #include "event.h"
-#include "histogram.h"
+#include "histograms.h"
 #include "hits.h"
 #include "task.h"
 
@@ -24,10 +24,9 @@ struct command {
 	/* Whether the device refused it. */
 	__u8 failed;
 	__u8 unused[5];
-};
+} __attribute__((aligned(8)));
 
-/* The standard has some twenty commands. */
-HISTOGRAMS(LATENCIES, struct command, 64);
+HISTOGRAMS(struct command);
 
 struct sent {
 	__u64 time;
@@ -107,7 +106,7 @@ static __always_inline int end(__u64 answer)
 	command.failed = !(__u8)answer;
 	__u64 latency = now - sent->time;
 	bpf_map_delete_elem(&SENT, &thread);
-	struct histogram *histogram = observe(&LATENCIES, &command, latency, SLOW_NS);
+	struct histogram *histogram = observe(&command, latency, SLOW_NS);
 	if (histogram && latency > SLOW_NS)
 		tell(histogram, &command, thread, now, latency);
 	return 0;

@@ -33,7 +33,7 @@ netsonde_framework::metrics! {
     /// Commands that are in no series above because the table in the kernel was full, on the host's row.
     UNCOUNTED: Counter<()> = "virtcmdlatency_uncounted".source("eBPF map UNCOUNTED");
     /// Slow commands that no event told of because of the limit in `events`, on the host's row.
-    SUPPRESSED: Counter<()> = "virtcmdlatency_suppressed_events".source("eBPF map LATENCIES");
+    SUPPRESSED: Counter<()> = "virtcmdlatency_suppressed_events".source("eBPF map HISTOGRAMS");
     /// Slow commands that no event told of because the ring buffer was full, on the host's row.
-    LOST: Counter<()> = "virtcmdlatency_lost_events".source("eBPF map LATENCIES");
+    LOST: Counter<()> = "virtcmdlatency_lost_events".source("eBPF map HISTOGRAMS");
 }

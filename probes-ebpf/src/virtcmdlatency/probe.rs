@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::object;
 use crate::runtime::{
-    Clock, Counters, EventLimit, Hook, Kernel, Object, Record, Ring, Role, Rung, Setting, Sibling,
+    Clock, EventLimit, Hook, Kernel, Object, Record, Ring, Role, Rung, Setting, Sibling, Table,
 };
 use kernel::{SIZE, Sent, SlowCommand};
 use metrics::{Class, Command};
@@ -100,12 +100,14 @@ const SIBLINGS: &[Sibling] = &[
 const TIMES: usize = 5;
 const OVER_100MS: usize = 30;
 const SLOW: usize = 31;
+/// The standard has some twenty commands.
+const KEYS: u32 = 64;
 /// Records that are taken at once, so that a scrape does not wait long.
 const AT_ONCE: usize = 1024;
 
 struct VirtCmdLatency {
     object: Object,
-    latencies: Counters<SIZE, NUMBERS>,
+    latencies: Table<SIZE, NUMBERS>,
     ring: Ring,
 }
 
@@ -113,11 +115,11 @@ fn start(args: &serde_json::Value, kernel: &Kernel) -> Started {
     let settings: Settings = StartError::settings(args)?;
     let slow = u64::try_from(settings.slow.0.as_nanos()).unwrap_or(u64::MAX);
     let [interval, burst] = settings.events.settings();
-    let constants = [Setting::u64("SLOW_NS", slow), interval, burst];
+    let constants = [Setting::histograms(KEYS), Setting::u64("SLOW_NS", slow), interval, burst];
     let mut object = Object::load(kernel, object!("virtcmdlatency"), &constants, HOOKS)?;
     both(object.hooks())?;
     object.watch(SIBLINGS);
-    let latencies = object.counters("LATENCIES")?;
+    let latencies = object.histograms()?;
     let ring = object.ring("EVENTS")?;
     Ok(Box::new(VirtCmdLatency { object, latencies, ring }))
 }
