@@ -14,8 +14,6 @@ use netsonde_tests::{Agent, Pair, Running, shell, wait::until_true};
 /// Turns of each set. `bench traffic 30 flow,tcpretrans packetloss` makes another number, of these two sets.
 const ROUNDS: usize = 25;
 const BULK_SECONDS: &str = "2";
-/// Sender, receiver and all of the kernel's work on one CPU, and no pacing: there throughput is CPU time and nothing else.
-const ONE_CPU: [&str; 4] = ["--congestion", "cubic", "--affinity", "0,0"];
 const ROUND_TRIPS: Duration = Duration::from_millis(700);
 
 /// One turn's figures.
@@ -23,8 +21,6 @@ const ROUND_TRIPS: Duration = Duration::from_millis(700);
 struct Turn {
     /// Gbit/s in bulk, as the machine is set up.
     bulk: f64,
-    /// The same by [`ONE_CPU`].
-    one_cpu: f64,
     /// Round trips, in microseconds.
     p50: f64,
     p99: f64,
@@ -105,11 +101,11 @@ fn become_set(agent: &Agent, set: &Set) {
 }
 
 fn turn(pair: &Pair) -> Turn {
-    let (bulk, one_cpu) = (gigabits(pair, &[]), gigabits(pair, &ONE_CPU));
+    let bulk = gigabits(pair);
     let mut trips = round_trips(pair, ROUND_TRIPS);
     trips.sort_unstable();
     let at = |share: usize| trips[trips.len() * share / 100].as_secs_f64() * 1e6;
-    Turn { bulk, one_cpu, p50: at(50), p99: at(99) }
+    Turn { bulk, p50: at(50), p99: at(99) }
 }
 
 /// A byte there and a byte back over one TCP connection, again and again; what each took.
@@ -138,9 +134,9 @@ pub fn round_trips(pair: &Pair, time: Duration) -> Vec<Duration> {
     })
 }
 
-fn gigabits(pair: &Pair, how: &[&str]) -> f64 {
+fn gigabits(pair: &Pair) -> f64 {
     let mut client = pair.a.command("iperf3");
-    client.args(["--client", "10.9.0.2", "--time", BULK_SECONDS, "--json"]).args(how).stdin(Stdio::null());
+    client.args(["--client", "10.9.0.2", "--time", BULK_SECONDS, "--json"]).stdin(Stdio::null());
     let answer = shell::output(&mut client);
     let json: serde_json::Value =
         serde_json::from_slice(&answer.stdout).unwrap_or_else(|e| panic!("iperf3: {e}"));
@@ -150,29 +146,27 @@ fn gigabits(pair: &Pair, how: &[&str]) -> f64 {
 
 fn report(sets: &[Set], turns: &[Vec<Turn>], congestion: &str) {
     println!(
-        "\niperf3 over a veth, with this machine's congestion control ({congestion}) and with both ends on one CPU and cubic,"
+        "\niperf3 ({congestion}) and round trips of one byte over a veth, medians of {} turns of each set, alternated;",
+        turns[0].len()
     );
-    println!("and round trips of one byte: medians of {} turns of each set, alternated;", turns[0].len());
     println!("the loss is the median of each round's own ratio, give or take its standard error\n");
     println!(
-        "{:>16} {:>8} {:>13} {:>8} {:>13} {:>8} {:>8} {:>13}",
-        "", "Gbit/s", "loss %", "one CPU", "loss %", "p50 us", "p99 us", "p99 longer %"
+        "{:>16} {:>8} {:>15} {:>8} {:>8} {:>15}",
+        "", "Gbit/s", "loss %", "p50 us", "p99 us", "p99 longer %"
     );
     for (set, mine) in sets.iter().zip(turns) {
         let of = |pick: fn(&Turn) -> f64| median(mine.iter().map(pick).collect());
         let lost = |pick: fn(&Turn) -> f64| -> Vec<f64> {
             mine.iter().zip(&turns[0]).map(|(mine, none)| loss(pick(none), pick(mine))).collect()
         };
-        let (bulk, one_cpu) = (lost(|turn| turn.bulk), lost(|turn| turn.one_cpu));
+        let bulk = lost(|turn| turn.bulk);
         let p99: Vec<f64> = lost(|turn| turn.p99).into_iter().map(|percent| -percent).collect();
         let cell = |percents: &[f64]| format!("{:.1} +- {:.1}", median(percents.to_vec()), error(percents));
         println!(
-            "{:>16} {:>8.2} {:>13} {:>8.2} {:>13} {:>8.1} {:>8.1} {:>13}",
+            "{:>16} {:>8.2} {:>15} {:>8.1} {:>8.1} {:>15}",
             set.what,
             of(|turn| turn.bulk),
             cell(&bulk),
-            of(|turn| turn.one_cpu),
-            cell(&one_cpu),
             of(|turn| turn.p50),
             of(|turn| turn.p99),
             cell(&p99)
