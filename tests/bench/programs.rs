@@ -30,11 +30,8 @@ impl Runs {
 
 /// Every program that the agent holds, by its number in the kernel, from the agent's descriptors.
 fn held(agent: &Agent) -> BTreeMap<u32, Runs> {
-    let folder = format!("/proc/{}/fdinfo", agent.pid());
     let mut programs = BTreeMap::new();
-    for entry in fs::read_dir(&folder).unwrap_or_else(|e| panic!("{folder}: {e}")).flatten() {
-        // A descriptor may be closed meanwhile.
-        let text = fs::read_to_string(entry.path()).unwrap_or_default();
+    for text in agent.fdinfo() {
         let of = |key: &str| {
             let line = text.lines().find_map(|line| line.strip_prefix(key))?;
             line.trim().parse::<u64>().ok()

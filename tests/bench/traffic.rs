@@ -19,7 +19,7 @@ const ROUND_TRIPS: Duration = Duration::from_millis(700);
 /// One turn's figures.
 #[derive(Debug, Clone, Copy)]
 struct Turn {
-    /// Gbit/s in bulk, as the machine is set up.
+    /// Gbit/s in bulk.
     bulk: f64,
     /// Round trips, in microseconds.
     p50: f64,
@@ -160,7 +160,7 @@ fn report(sets: &[Set], turns: &[Vec<Turn>], congestion: &str) {
             mine.iter().zip(&turns[0]).map(|(mine, none)| loss(pick(none), pick(mine))).collect()
         };
         let bulk = lost(|turn| turn.bulk);
-        let p99: Vec<f64> = lost(|turn| turn.p99).into_iter().map(|percent| -percent).collect();
+        let p99: Vec<f64> = lost(|turn| turn.p99).into_iter().map(|percent| 0.0 - percent).collect();
         let cell = |percents: &[f64]| format!("{:.1} +- {:.1}", median(percents.to_vec()), error(percents));
         println!(
             "{:>16} {:>8.2} {:>15} {:>8.1} {:>8.1} {:>15}",

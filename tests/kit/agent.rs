@@ -210,6 +210,14 @@ impl Agent {
         fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display())).count()
     }
 
+    /// What the kernel tells of each of them.
+    pub fn fdinfo(&self) -> Vec<String> {
+        let folder = self.process.proc().join("fdinfo");
+        let entries = fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+        // One may be closed meanwhile.
+        entries.flatten().filter_map(|entry| fs::read_to_string(entry.path()).ok()).collect()
+    }
+
     /// Stops it as a service manager does; it must end well, and within two seconds.
     pub fn stop(mut self) {
         self.process.signal(Signal::TERM);

@@ -1,8 +1,18 @@
 //! Traffic between two namespaces and what it changed on the page.
 
 use std::net::UdpSocket;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::{Agent, Netns, Page, Pair};
+
+/// Says that it is done when it is dropped, also by a test that fails: else the thread that asks would never end.
+pub struct Ends<'a>(pub &'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
 
 /// Two pages and what lies between them.
 pub struct Between<'a> {
@@ -46,6 +56,19 @@ pub fn count_input(ns: &Netns, rule: &str) {
             chain in {{
                 type filter hook input priority 0
                 {rule} counter name seen
+            }}
+        }}"
+    ));
+}
+
+/// The same, and what it counts is dropped.
+pub fn count_and_drop_input(ns: &Netns, rule: &str) {
+    ns.nft(&format!(
+        "table inet lab {{
+            counter seen {{ }}
+            chain in {{
+                type filter hook input priority 0
+                {rule} counter name seen drop
             }}
         }}"
     ));

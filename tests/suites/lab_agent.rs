@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use netsonde_tests::agent::binary;
 use netsonde_tests::events::{text, until_events};
-use netsonde_tests::lab::{between, send, watch};
+use netsonde_tests::lab::{Ends, between, send, watch};
 use netsonde_tests::wait::until_true;
 use netsonde_tests::{Agent, Netns, Pair, needs_programs, needs_root, shell, truth, until};
 use rustix::process::Signal;
@@ -77,15 +77,11 @@ fn without_btf_the_reason_names_it() {
 
 /// The ids of the kernel's programs and maps that a process holds.
 fn held(agent: &Agent) -> (Vec<u32>, Vec<u32>) {
-    let folder = format!("/proc/{}/fdinfo", agent.pid());
     let (mut programs, mut maps) = (Vec::new(), Vec::new());
-    for entry in std::fs::read_dir(&folder).unwrap_or_else(|e| panic!("{folder}: {e}")).flatten() {
-        // A descriptor may be closed meanwhile.
-        for line in std::fs::read_to_string(entry.path()).unwrap_or_default().lines() {
-            let of = |key: &str| line.strip_prefix(key).and_then(|id| id.trim().parse::<u32>().ok());
-            programs.extend(of("prog_id:"));
-            maps.extend(of("map_id:"));
-        }
+    for line in agent.fdinfo().iter().flat_map(|text| text.lines()) {
+        let of = |key: &str| line.strip_prefix(key).and_then(|id| id.trim().parse::<u32>().ok());
+        programs.extend(of("prog_id:"));
+        maps.extend(of("map_id:"));
     }
     (programs, maps)
 }
@@ -94,15 +90,6 @@ fn loaded() -> (Vec<u32>, Vec<u32>) {
     let programs = aya::programs::loaded_programs().filter_map(Result::ok).map(|p| p.id());
     let maps = aya::maps::loaded_maps().filter_map(Result::ok).map(|m| m.id());
     (programs.collect(), maps.collect())
-}
-
-/// Ends a flood when it is dropped, also by a test that fails: the threads are waited for.
-struct Ends<'a>(&'a AtomicBool);
-
-impl Drop for Ends<'_> {
-    fn drop(&mut self) {
-        self.0.store(false, Ordering::Relaxed);
-    }
 }
 
 #[test]
@@ -118,16 +105,16 @@ fn an_agent_that_is_killed_under_traffic_leaves_nothing_behind() {
             + maps.iter().filter(|id| now.1.contains(id)).count()
     };
     assert!(left() >= 10, "they are loaded");
-    let flooding = AtomicBool::new(true);
+    let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let from = pair.a.udp("10.9.0.1:0");
-            while flooding.load(Ordering::Relaxed) {
+            while !done.load(Ordering::Relaxed) {
                 // An answer to an earlier one may stand in the way of this one.
                 let _ = from.send_to(&[7; 100], "10.9.0.2:6001");
             }
         });
-        let _until_here = Ends(&flooding);
+        let _until_here = Ends(&done);
         std::thread::sleep(Duration::from_millis(300));
         agent.process().signal(Signal::KILL);
         agent.process().wait(Duration::from_secs(5)).expect("nothing survives SIGKILL");

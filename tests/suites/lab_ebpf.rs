@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::net::TcpStream;
 use std::time::Duration;
 
-use netsonde_tests::lab::{between, count_input, send, watch};
+use netsonde_tests::lab::{between, count_and_drop_input, count_input, send, watch};
 use netsonde_tests::{Netns, Pair, kernel, needs_programs, needs_root, truth, until};
 
 const LOSS: &str = "[packetloss]";
@@ -20,15 +20,7 @@ fn datagrams_that_a_firewall_drops_are_netfilter_drops_of_the_pod_that_dropped_t
     for (a, b) in SIDES {
         let pair = Pair::new("nft");
         let (agent, bystander, before) = watch(LOSS, &pair);
-        pair.b.nft(
-            "table inet lab {
-                counter seen { }
-                chain in {
-                    type filter hook input priority 0
-                    udp dport 6000 counter name seen drop
-                }
-            }",
-        );
+        count_and_drop_input(&pair.b, "udp dport 6000");
         send(&pair.a.udp(&format!("{a}:0")), &format!("{b}:6000"), 20, 100);
 
         let after = agent.scrape();

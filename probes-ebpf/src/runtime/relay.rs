@@ -108,6 +108,7 @@ impl Relays {
     fn leave(&self, tracepoint: &'static str, number: u64) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(relay) = state.relays.get_mut(tracepoint) else { return };
+        let is_last = relay.members.last().is_some_and(|member| member.number == number);
         let gone = relay.remove(number);
         if relay.members.is_empty() {
             state.relays.remove(tracepoint);
@@ -115,7 +116,7 @@ impl Relays {
         drop(state);
         // A CPU may be in the program still, and has to find the next one when it comes to its end. The kernel's global
         // barrier waits until every program that had begun has ended.
-        if gone.is_some() && membarrier(MembarrierCommand::Global).is_err() {
+        if gone.is_some() && !is_last && membarrier(MembarrierCommand::Global).is_err() {
             std::thread::sleep(LONGEST_RUN);
         }
     }

@@ -114,9 +114,7 @@ impl Lab {
 }
 
 fn cpus() -> Vec<u32> {
-    let online = fs::read_to_string("/sys/devices/system/cpu/online").expect("sysfs");
-    let ranges = online.trim().split(',').map(|range| range.split_once('-').unwrap_or((range, range)));
-    ranges.flat_map(|(a, b)| a.parse::<u32>().expect("a number")..=b.parse().expect("a number")).collect()
+    aya::util::online_cpus().expect("sysfs")
 }
 
 #[test]
