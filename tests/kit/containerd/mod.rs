@@ -211,7 +211,7 @@ impl Containerd {
         };
         let folder = self.folder.path();
         write("config.toml", settings(folder));
-        write("cni/10-lab.conflist", network(folder, std::process::id()));
+        write("cni/10-lab.conflist", network(folder));
     }
 
     /// Removes every sandbox; says whether all are gone.
@@ -273,9 +273,11 @@ conf_dir = "{folder}/cni"
     )
 }
 
-/// A bridge, and an address of each family. Tests that run at once should not have the same addresses: an agent that
-/// sees both would know that they are nobody's.
-fn network(folder: &Path, number: u32) -> String {
+/// A bridge, and an address of each family. Runtimes that run at once, of one test binary or of several, should not give
+/// the same addresses: an agent that sees both would know that they are nobody's.
+fn network(folder: &Path) -> String {
+    static BEFORE: AtomicU32 = AtomicU32::new(0);
+    let number = std::process::id() + BEFORE.fetch_add(1, Ordering::Relaxed);
     let subnets = [format!("10.{}.0.0/16", 100 + number % 100), format!("fd88:{:x}::/64", number % 0x1_0000)];
     serde_json::json!({
         "cniVersion": "0.4.0",
