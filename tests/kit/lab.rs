@@ -74,6 +74,22 @@ pub fn count_and_drop_input(ns: &Netns, rule: &str) {
     ));
 }
 
+/// Drops these behind what counts them, in a table of its own, until [`let_through`].
+pub fn cut(ns: &Netns, rule: &str) {
+    ns.nft(&format!(
+        "table inet cut {{
+            chain in {{
+                type filter hook input priority 1
+                {rule} drop
+            }}
+        }}"
+    ));
+}
+
+pub fn let_through(ns: &Netns) {
+    ns.nft("delete table inet cut");
+}
+
 pub fn send(from: &UdpSocket, to: &str, count: usize, size: usize) {
     for _ in 0..count {
         assert_eq!(from.send_to(&vec![7; size], to).expect("a datagram can be sent"), size);

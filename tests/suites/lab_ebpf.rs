@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::net::TcpStream;
 use std::time::Duration;
 
-use netsonde_tests::lab::{between, count_and_drop_input, count_input, send, watch};
+use netsonde_tests::lab::{between, count_and_drop_input, count_input, cut, let_through, send, watch};
 use netsonde_tests::{Netns, Pair, kernel, needs_programs, needs_root, truth, until};
 
 const LOSS: &str = "[packetloss]";
@@ -170,24 +170,13 @@ fn closing_with_unread_data_is_an_active_reset_of_the_pod_that_closed() {
     }
 }
 
-fn drop_input(ns: &Netns, table: &str, rule: &str) {
-    ns.nft(&format!(
-        "table inet {table} {{
-            chain in {{
-                type filter hook input priority 1
-                {rule} drop
-            }}
-        }}"
-    ));
-}
-
 #[test]
 fn a_syn_without_an_answer_is_sent_again_and_counted_as_such() {
     needs_root!();
     needs_programs!("nft");
     let pair = Pair::v4("syn");
     let (agent, bystander, before) = watch("[tcpretrans]", &pair);
-    drop_input(&pair.b, "lab", "tcp dport 7000");
+    cut(&pair.b, "tcp dport 7000");
     let waiting: Vec<_> = (0..4).map(|_| pair.a.begin_connect("10.9.0.2:7000")).collect();
     until("each SYN was sent again", Duration::from_secs(5), || {
         (truth::mib(&pair.a, "netstat", "TcpExt", "TCPSynRetrans") >= 4).then_some(())
@@ -214,13 +203,13 @@ fn segments_that_are_lost_are_sent_again_by_the_timer() {
     let mut client = pair.a.connect("10.9.0.2:7000");
     let (server, _) = listener.accept().expect("a connection");
     count_input(&pair.b, "tcp dport 7000");
-    drop_input(&pair.b, "cut", "tcp dport 7000");
+    cut(&pair.b, "tcp dport 7000");
     client.write_all(&[1; 500]).expect("a connection takes bytes");
     until("the timer fired twice", Duration::from_secs(5), || {
         (truth::mib(&pair.a, "netstat", "TcpExt", "TCPTimeouts") >= 2).then_some(())
     });
     // Let through again, the next one is answered and all is quiet.
-    pair.b.nft("delete table inet cut");
+    let_through(&pair.b);
     until("all is acknowledged", Duration::from_secs(5), || (truth::queues(&pair.a).1 == 0).then_some(()));
     let after = agent.scrape();
     let delta = between(&before, &after);

@@ -5,7 +5,7 @@ use std::io::{Read as _, Seek as _, Write as _};
 use std::net::{TcpStream, UdpSocket};
 use std::time::Duration;
 
-use netsonde_tests::lab::{Between, between, receive, send, watch};
+use netsonde_tests::lab::{Between, between, cut, let_through, receive, send, watch};
 use netsonde_tests::{Agent, Netns, Page, Pair, Running, needs_programs, needs_root, shell, truth, until};
 use serde_json::Value;
 
@@ -189,19 +189,12 @@ fn what_is_sent_from_a_file_and_what_is_sent_again_is_counted_once() {
     server.read_exact(&mut vec![0; 500_000]).expect("the file arrives");
     let mut client = copy.join().expect("the file was sent");
 
-    pair.b.nft(
-        "table inet cut {
-            chain in {
-                type filter hook input priority 1
-                tcp dport 7000 drop
-            }
-        }",
-    );
+    cut(&pair.b, "tcp dport 7000");
     client.write_all(&[1; 500]).expect("a connection takes bytes");
     until("the timer fired twice", Duration::from_secs(5), || {
         (truth::mib(&pair.a, "netstat", "TcpExt", "TCPTimeouts") >= 2).then_some(())
     });
-    pair.b.nft("delete table inet cut");
+    let_through(&pair.b);
     server.read_exact(&mut [0; 500]).expect("the bytes arrive");
     let after = agent.scrape();
     let delta = between(&before, &after);

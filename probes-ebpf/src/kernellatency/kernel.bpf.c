@@ -212,8 +212,6 @@ TRACEPOINT(net_dev_queue, kernellatency_stack)
 	return 0;
 }
 
-#define TCP_CLOSE 7
-
 /* Whether a packet at a device of this namespace was not sent by it. Some pass without having been received: those of a
  * macvlan or ipvlan device, at the device below. Resets and the like belong to a closed socket of the kernel's own, which
  * is of whatever namespace used it last. */

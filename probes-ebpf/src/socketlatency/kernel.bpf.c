@@ -5,6 +5,7 @@
  * What waits is kept with the socket itself and goes with it, so an address that the kernel uses again for another
  * socket has no past. */
 #include "end.h"
+#include "task.h"
 #include "tracepoint.h"
 #include "waiting.h"
 
@@ -36,14 +37,6 @@ struct {
 	__type(value, __u64);
 } UNFOLLOWED SEC(".maps");
 
-/* Flags of recvmsg. */
-#define MSG_ERRQUEUE 0x2000
-
-#define TCP_TIME_WAIT 6
-#define TCP_NEW_SYN_RECV 12
-
-#define PF_KTHREAD 0x00200000
-
 /* The protocol that is measured on a socket; 0 for none. Numbers of protocols of other families mean other things. */
 static __always_inline __u8 protocol_of(const struct sock *sk)
 {
@@ -59,9 +52,9 @@ static __always_inline __u8 protocol_of(const struct sock *sk)
 	return protocol;
 }
 
-static __always_inline int is_kernel_thread(void)
+static __always_inline int runs_kernel_thread(void)
 {
-	return (bpf_get_current_task_btf()->flags & PF_KTHREAD) != 0;
+	return is_kernel_thread(bpf_get_current_task_btf());
 }
 
 static __always_inline void unfollowed(void)
@@ -166,7 +159,7 @@ TRACEPOINT(tcp_rcv_space_adjust, socketlatency_tcp_read)
 	take_pieces(waiting, taken);
 	align(waiting, tcp->rcv_nxt, now);
 	/* A program reads with the lock of the socket. Without it the kernel reads in an interrupt, whoever runs now. */
-	if (since && sk->sk_lock.owned && !is_kernel_thread())
+	if (since && sk->sk_lock.owned && !runs_kernel_thread())
 		end(sk, READ, IPPROTO_TCP, 0, now, since);
 	return 0;
 }
@@ -184,7 +177,7 @@ static __always_inline int datagram_read(struct sock *sk)
 	__u32 taken = __sync_fetch_and_add(&waiting->taken, 1) + 1;
 	take_pieces(waiting, taken);
 	align(waiting, taken + datagrams(sk), now);
-	if (since && !is_kernel_thread())
+	if (since && !runs_kernel_thread())
 		end(sk, READ, IPPROTO_UDP, 0, now, since);
 	return 0;
 }
@@ -216,7 +209,7 @@ int socketlatency_udp_consume(__u64 *ctx)
 /* A program has written so many bytes, and TCP has sent at once what it could. */
 static __always_inline int written(struct sock *sk, int length)
 {
-	if (length <= 0 || protocol_of(sk) != IPPROTO_TCP || is_kernel_thread())
+	if (length <= 0 || protocol_of(sk) != IPPROTO_TCP || runs_kernel_thread())
 		return 0;
 	const struct tcp_sock *tcp = bpf_skc_to_tcp_sock(sk);
 	if (!tcp)

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use netsonde_tests::events::{events, number, text, until_events};
+use netsonde_tests::lab::{cut, let_through};
 use netsonde_tests::{Netns, needs_programs, needs_root, truth, until};
 use serde_json::Value;
 
@@ -38,22 +39,6 @@ impl Lab {
     }
 }
 
-fn drop_input(ns: &Netns, rule: &str) {
-    ns.nft(&format!(
-        "table inet cut {{
-            counter seen {{ }}
-            chain in {{
-                type filter hook input priority 0
-                {rule} counter name seen drop
-            }}
-        }}"
-    ));
-}
-
-fn let_through(ns: &Netns) {
-    ns.nft("delete table inet cut");
-}
-
 /// Waits until TCP in `ns` has counted this often, of TcpExt.
 fn until_counted(ns: &Netns, field: &str, count: u64) {
     until(&format!("{field} {count}"), Duration::from_secs(10), || {
@@ -72,7 +57,7 @@ fn a_syn_that_is_sent_again_names_the_rule_that_dropped_it() {
     let _beside = beside_others();
     for lab in labs("syn", RETRANSMISSIONS) {
         let (a, b) = (&lab.pair.a, &lab.pair.b);
-        drop_input(b, "tcp dport 7000");
+        cut(b, "tcp dport 7000");
         let waiting: Vec<_> = (0..4).map(|_| a.begin_connect(&format!("{}:7000", lab.b))).collect();
         until_counted(a, "TCPSynRetrans", 4);
         // Without them nothing is sent again while we count.
@@ -102,7 +87,7 @@ fn a_syn_ack_that_is_sent_again_names_the_rule_that_dropped_it() {
         let (a, b) = (&lab.pair.a, &lab.pair.b);
         // Of both families: its IPv4 connections have addresses of IPv6 in the kernel.
         let _listener = b.listen("[::]:7000", 16);
-        drop_input(a, "tcp sport 7000");
+        cut(a, "tcp sport 7000");
         let waiting = a.begin_connect(&format!("{}:7000", lab.b));
         until_counted(a, "TCPSynRetrans", 2);
         drop(waiting);
@@ -136,7 +121,7 @@ fn data_that_is_sent_again_names_the_rule_that_dropped_it() {
         let (a, b) = (&lab.pair.a, &lab.pair.b);
         let listener = lab.listener();
         let (mut client, _server) = lab.connection(&listener);
-        drop_input(b, "tcp dport 7000");
+        cut(b, "tcp dport 7000");
         client.write_all(&[1; 500]).expect("a connection takes bytes");
         until_counted(a, "TCPTimeouts", 2);
         let_through(b);
@@ -173,7 +158,7 @@ fn data_that_is_sent_again_because_of_later_data_is_fast_and_names_the_rule_that
         a.run(&format!("ip {family} route replace {route} dev eth0 rto_min 5s"));
         let listener = lab.listener();
         let (mut client, _server) = lab.connection(&listener);
-        drop_input(b, "tcp dport 7000");
+        cut(b, "tcp dport 7000");
         client.write_all(&[1; 500]).expect("a connection takes bytes");
         let_through(b);
         for _ in 0..5 {
@@ -207,7 +192,7 @@ fn data_that_arrived_and_is_sent_again_has_no_cause() {
         let listener = lab.listener();
         let (mut client, _server) = lab.connection(&listener);
         // Acknowledgements are lost. What comes again, the receiver has already and drops.
-        drop_input(a, "tcp sport 7000");
+        cut(a, "tcp sport 7000");
         client.write_all(&[1; 500]).expect("a connection takes bytes");
         until_counted(a, "TCPTimeouts", 2);
         let_through(a);
