@@ -96,9 +96,12 @@ impl Peers {
         table.owners.clear();
         for (_, ns) in topology.iter() {
             let Some(netns) = self.host.netns(ns.key) else { continue };
-            // A namespace that ended or cannot be asked has no addresses to tell.
-            let addresses: HashSet<IpAddr> = netns.addresses().unwrap_or_default().into_iter().collect();
-            for address in addresses {
+            // One that has ended has none; one that cannot be asked now is asked again soon.
+            let addresses = netns.addresses().unwrap_or_else(|_| {
+                table.missed = true;
+                Vec::new()
+            });
+            for address in addresses.into_iter().collect::<HashSet<IpAddr>>() {
                 table.owners.entry(address).or_default().push(ns.key);
             }
         }
