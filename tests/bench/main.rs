@@ -11,7 +11,9 @@ mod hooks;
 mod measure;
 mod programs;
 mod ratios;
+mod sets;
 mod traffic;
+mod trips;
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -65,6 +67,9 @@ fn main() {
     }
     if wanted("traffic") {
         traffic::run();
+    }
+    if wanted("trips") {
+        trips::run();
     }
     if wanted("discovery") {
         discovery::run();

@@ -15,6 +15,16 @@ pub fn cpu(pid: u32) -> Duration {
     Duration::from_nanos(ticks * 1_000_000_000 / TICKS_A_SECOND)
 }
 
+/// CPU time of the whole machine so far, of all CPUs and whoever it was for.
+pub fn machine() -> Duration {
+    let stat = read("/proc/stat");
+    // user nice system idle iowait irq softirq steal
+    let fields = stat.lines().next().unwrap_or_default().split_whitespace().skip(1).take(8);
+    let ticks = fields.map(|field| field.parse::<u64>().unwrap_or_default()).enumerate();
+    let used: u64 = ticks.filter(|(place, _)| ![3, 4].contains(place)).map(|(_, ticks)| ticks).sum();
+    Duration::from_nanos(used * 1_000_000_000 / TICKS_A_SECOND)
+}
+
 /// CPU time since it was `then`.
 pub fn cpu_since(pid: u32, then: Duration) -> Duration {
     cpu(pid).saturating_sub(then)

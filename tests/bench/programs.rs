@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use netsonde_tests::agent::netsonde;
 use netsonde_tests::{Agent, Pair, Running, shell};
 
-use super::traffic::round_trips;
+use super::trips::round_trips;
 
 const STATISTICS: &str = "/proc/sys/kernel/bpf_stats_enabled";
 

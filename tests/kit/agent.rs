@@ -103,6 +103,15 @@ impl Agent {
         Self::run(command, address, &file, &["--listen", &address.to_string()], folder).ready()
     }
 
+    /// Starts one of another program than the one under test, for comparisons, and waits until it is ready.
+    pub fn start_program(program: &Path, config: &str) -> Self {
+        let (address, folder) = (free_address(), folder());
+        let file = write(&folder, config);
+        let mut command = running::mortal(program);
+        command.env_remove("NETSONDE_WITHOUT");
+        Self::run(command, address, &file, &["--listen", &address.to_string()], folder).ready()
+    }
+
     /// Starts one whose address is a line of its file and not on its command line.
     pub fn start_listening_by_file(config: &str) -> Self {
         let (address, folder) = (free_address(), folder());
