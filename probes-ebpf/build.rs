@@ -28,6 +28,7 @@ fn main() {
     }
     compile(&root, &shared, &src.join("runtime/relay.bpf.c"), &out.join("relay.o"));
     compile(&root, &shared, &src.join("runtime/table/test.bpf.c"), &out.join("table.o"));
+    compile(&root, &shared, &src.join("runtime/missed/test.bpf.c"), &out.join("missed.o"));
     list.push_str("/// Every probe of this crate.\npub static SPECS: &[&netsonde_framework::ProbeSpec<runtime::Kernel>] = &[\n");
     for name in &names {
         writeln!(list, "    &{name}::SPEC,").expect("writing to a string");

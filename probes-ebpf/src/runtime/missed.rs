@@ -41,28 +41,39 @@ fn info(program: &ProgramFd) -> Option<[u64; WORDS]> {
 
 #[cfg(test)]
 mod tests {
-    use aya::programs::{BtfTracePoint, Program};
-    use aya::{Btf, EbpfLoader};
+    use aya::programs::{BtfTracePoint, RawTracePoint};
+    use aya::{Btf, Ebpf, RawTracePointRunOptions, TestRun as _};
 
     use super::*;
-    use crate::object;
     use crate::runtime::can_run;
 
+    const TIMES: u64 = 7;
+
+    /// A program at a tracepoint that it passes itself is passed over there, once for each time that it runs.
     #[test]
-    fn the_number_stands_before_that_of_the_verified_instructions() {
-        if !can_run("the_number_stands_before_that_of_the_verified_instructions") {
+    fn what_is_missed_is_counted() {
+        if !can_run("what_is_missed_is_counted") {
             return;
         }
         let btf = Btf::from_sys_fs().expect("these tests need a kernel with BTF");
-        let mut loaded = EbpfLoader::new().load(object!("relay")).expect("the object can be loaded");
-        let Some(Program::BtfTracePoint(program)) = loaded.program_mut("relay") else { panic!("it has one") };
-        let program: &mut BtfTracePoint = program;
-        program.load("kfree_skb", &btf).expect("the verifier takes it");
-        let info = info(program.fd().expect("it is loaded")).expect("the kernel tells of its programs");
-        // A program of a few instructions that never ran. What stands behind them in that word is the id of the kernel's
-        // types, which may be 0.
-        let verified = info[RECURSION_MISSES + 1] & u64::from(u32::MAX);
-        assert!((3..100).contains(&verified), "{info:?}");
-        assert_eq!(info[RECURSION_MISSES], 0);
+        let bytes = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/missed.o"));
+        let mut loaded = Ebpf::load(bytes).expect("the object can be loaded");
+        let within: &mut BtfTracePoint =
+            loaded.program_mut("missed_within").expect("the object has it").try_into().expect("its kind");
+        within.load("bpf_trace_printk", &btf).expect("the verifier takes it");
+        let before = info(within.fd().expect("it is loaded")).expect("the kernel tells of its programs");
+        // Behind the number stands that of the verified instructions, and behind that the id of the kernel's types.
+        let verified = before[RECURSION_MISSES + 1] & u64::from(u32::MAX);
+        assert!((3..100).contains(&verified), "{before:?}");
+        within.attach().expect("it can be attached");
+        let first: &mut RawTracePoint =
+            loaded.program_mut("missed_first").expect("the object has it").try_into().expect("its kind");
+        first.load().expect("the verifier takes it");
+        for _ in 0..TIMES {
+            first.test_run(RawTracePointRunOptions::new()).expect("a run");
+        }
+        let within: &BtfTracePoint =
+            loaded.program("missed_within").expect("the object has it").try_into().expect("its kind");
+        assert_eq!(missed(within.fd().expect("it is loaded")), TIMES);
     }
 }
