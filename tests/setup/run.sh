@@ -147,7 +147,11 @@ labs() {
 }
 
 # Not `cargo fmt`: it does not see the probes, which build.rs includes.
-format() { git ls-files -z --cached --others --exclude-standard -- '*.rs' | xargs -0 rustfmt --edition 2024 --check; }
+# Files that are deleted and not yet committed are listed as cached too.
+format() {
+    comm -z -23 <(git ls-files -z --cached --others --exclude-standard -- '*.rs' | sort -zu) \
+        <(git ls-files -z --deleted | sort -zu) | xargs -0 rustfmt --edition 2024 --check
+}
 export -f format
 
 want format && check format 120 bash -c format
