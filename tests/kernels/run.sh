@@ -12,7 +12,7 @@ here=tests/kernels
 kernels=(linux-image-cloud-amd64 linux-image-6.12-cloud-amd64)
 whole=("${kernels[@]}")
 [ $# -eq 0 ] || kernels=("$@")
-every="lab_rungs lab_ebpf lab_events lab_events_tcp lab_reading lab_traffic lab_processes"
+every="lab_rungs lab_relay lab_ebpf lab_events lab_events_tcp lab_reading lab_traffic lab_processes"
 every+=" lab_latency lab_queues lab_sockets lab_softirq lab_flow lab_block lab_virtio"
 every+=" lab_listeners lab_forward lab_places lab_chains"
 # These need what the machine's own kernel may not have, or change it; tests/setup/run.sh leaves them to this script.
