@@ -96,19 +96,19 @@ impl Agent {
 
     /// Starts one that leaves out these ways into the kernel, with commas between them, and waits until it is ready.
     pub fn start_without_rungs(rungs: &str, config: &str) -> Self {
-        let (address, folder) = (free_address(), folder());
-        let file = write(&folder, config);
         let mut command = running::mortal(binary());
         command.env("NETSONDE_WITHOUT", rungs);
-        Self::run(command, address, &file, &["--listen", &address.to_string()], folder).ready()
+        Self::start_by(command, config)
     }
 
     /// Starts one of another program than the one under test, for comparisons, and waits until it is ready.
     pub fn start_program(program: &Path, config: &str) -> Self {
+        Self::start_by(running::mortal(program), config)
+    }
+
+    fn start_by(command: Command, config: &str) -> Self {
         let (address, folder) = (free_address(), folder());
         let file = write(&folder, config);
-        let mut command = running::mortal(program);
-        command.env_remove("NETSONDE_WITHOUT");
         Self::run(command, address, &file, &["--listen", &address.to_string()], folder).ready()
     }
 

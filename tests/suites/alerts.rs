@@ -8,7 +8,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use netsonde_tests::agent::free_address;
-use netsonde_tests::lab::send;
+use netsonde_tests::lab::{cut, send};
 use netsonde_tests::prometheus::{Alertmanager, Prometheus, read};
 use netsonde_tests::{Agent, Netns, Pair, needs_programs, needs_root, note, until};
 use serde_json::Value;
@@ -128,7 +128,7 @@ fn drop_and_reset(pair: &Pair, full: &std::net::UdpSocket) {
 fn retransmit(pair: &Pair) -> (TcpListener, Vec<TcpStream>) {
     let listener = pair.b.listen("10.9.0.2:7100", 512);
     let connections: Vec<_> = (0..300).map(|_| pair.a.connect("10.9.0.2:7100")).collect();
-    pair.b.nft("table inet cut { chain in { type filter hook input priority 0; tcp dport 7100 drop; }; }");
+    cut(&pair.b, "tcp dport 7100");
     for mut connection in &connections {
         std::io::Write::write_all(&mut connection, b"are you there?").expect("the socket takes it");
     }
