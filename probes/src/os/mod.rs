@@ -12,6 +12,7 @@ mod names;
 pub mod netlink;
 mod netns;
 pub mod process;
+mod processes;
 mod scan;
 #[cfg(test)]
 pub(crate) mod testing;

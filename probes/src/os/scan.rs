@@ -1,19 +1,19 @@
 //! Finding network namespaces: from names (`/run/netns`) and from processes.
 //!
-//! A scan of a quiet machine costs two small reads: processes are only walked when one was started since the last
-//! scan, when young ones are about (a container runtime changes namespaces in its first moments), and now and then. Where
-//! neither names nor processes have changed, the result is the last one.
+//! A scan of a quiet machine costs two small reads. Where neither names nor processes have changed, the result is the last
+//! one.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
-use std::{fs, io};
 
 use super::host::{Inner, Unreadable};
 use super::names::Folder;
 use super::netns::Netns;
 use super::process::{self, Process};
+use super::processes::{Processes, RARELY};
 
 /// A namespace and what was found of it.
 #[derive(Debug, Clone)]
@@ -57,36 +57,6 @@ pub struct Scan {
     pub unreadable: Unreadable,
 }
 
-/// A process is looked at in every scan until it was seen this often; then in one of [`RARELY`].
-const YOUNG: u32 = 10;
-const RARELY: u32 = 30;
-
-#[derive(Debug)]
-struct Known {
-    process: Process,
-    /// `Err` where we may not look.
-    inode: Result<u64, i32>,
-    /// Its inode number below /proc.
-    entry: u64,
-    seen: u32,
-    /// The cgroup paths that name a pod, of a process in the host's namespace; `None` until they are asked for.
-    in_pod: Option<Arc<[String]>>,
-}
-
-impl Known {
-    /// Reads again what may change while a process lives, and says whether it has.
-    fn look_again(&mut self, proc: &Path) -> bool {
-        let inode = inode_of(proc, &self.process);
-        let mut changed = std::mem::replace(&mut self.inode, inode) != inode;
-        if let Some(before) = &mut self.in_pod {
-            let now = paths_of_pods(proc, self.process.pid);
-            changed |= *before != now;
-            *before = now;
-        }
-        changed
-    }
-}
-
 #[derive(Debug)]
 struct Entry {
     netns: Arc<Netns>,
@@ -107,12 +77,10 @@ enum Tie {
 /// What is remembered from scan to scan.
 #[derive(Debug, Default)]
 pub(super) struct Scanner {
-    processes: BTreeMap<u32, Known>,
+    processes: Processes,
     entries: HashMap<u64, Entry>,
     folders: Vec<Folder>,
     scans: u32,
-    load: Option<String>,
-    young: bool,
     told_pods: bool,
     /// The last result, unless something was missing in it.
     last: Option<Scan>,
@@ -127,7 +95,7 @@ struct Wanted {
 impl Scanner {
     pub(super) fn scan(&mut self, host: &Inner) -> io::Result<Scan> {
         self.scans = self.scans.wrapping_add(1);
-        let mut changed = self.walk(host)?;
+        let mut changed = self.walk(&host.paths.proc)?;
         changed |= host.live && self.list(host);
         let tell_pods = host.tell_pods.load(Ordering::Relaxed);
         changed |= std::mem::replace(&mut self.told_pods, tell_pods) != tell_pods;
@@ -145,7 +113,8 @@ impl Scanner {
         }
 
         self.drop_gone(host, &wanted);
-        let mut scan = Scan { unreadable: self.unreadable_processes(), ..Scan::default() };
+        let (processes, why) = self.processes.hidden();
+        let mut scan = Scan { unreadable: Unreadable { processes, namespaces: 0, why }, ..Scan::default() };
         let (mut refused, mut complete) = (None, true);
         let mut found = Vec::with_capacity(wanted.len());
         for (inode, want) in wanted {
@@ -166,68 +135,18 @@ impl Scanner {
         Ok(scan)
     }
 
-    /// Brings `processes` up to date, and says whether anything that a scan tells may have changed.
-    fn walk(&mut self, host: &Inner) -> io::Result<bool> {
-        let proc = host.paths.proc.as_path();
-        // The last field is the number of the last process that was made, the fourth how many there are.
-        let load = fs::read_to_string(proc.join("loadavg"))
-            .ok()
-            .map(|text| text.split_whitespace().skip(4).collect::<String>());
-        let quiet = load.is_some() && load == self.load && !self.young && !self.scans.is_multiple_of(RARELY);
-        self.load = load;
-        if quiet {
-            return Ok(self.look_at_ties(proc));
-        }
-        let listed = process::list(proc)?;
-        let present: HashSet<u32> = listed.iter().map(|(pid, _)| *pid).collect();
-        let before = self.processes.len();
-        self.processes.retain(|pid, _| present.contains(pid));
-        let mut changed = self.processes.len() != before;
-        self.young = false;
-        for (pid, entry) in listed {
-            let known = self.processes.get_mut(&pid);
-            if let Some(known) = known
-                && known.entry == entry
-            {
-                known.seen = known.seen.saturating_add(1);
-                if known.seen < YOUNG {
-                    self.young = true;
-                    // Its program and its cgroup may have changed too.
-                    if let Ok(process) = Process::read(proc, pid) {
-                        changed |= known.process != process;
-                        known.process = process;
-                    }
-                }
-                if known.seen < YOUNG || (pid.wrapping_add(self.scans)).is_multiple_of(RARELY) {
-                    changed |= known.look_again(proc);
-                }
-                continue;
-            }
-            let Ok(process) = Process::read(proc, pid) else { continue };
-            changed = true;
-            self.young = true;
-            let inode = inode_of(proc, &process);
-            self.processes.insert(pid, Known { process, inode, entry, seen: 0, in_pod: None });
-        }
-        changed |= self.look_at_ties(proc);
+    /// Brings the processes up to date, and says whether anything that a scan tells may have changed.
+    fn walk(&mut self, proc: &Path) -> io::Result<bool> {
+        let mut changed = self.processes.walk(proc, self.scans)?;
+        // Those that namespaces are tied to are looked at each time: one that moved holds nothing any more.
+        let ties = self.entries.values().filter_map(|entry| match entry.tie {
+            Tie::Process(pid) => Some(pid),
+            _ => None,
+        });
+        changed |= self.processes.look_at(proc, ties);
         // The cgroup of a namespace's first process may change while that is young.
-        let first = |entry: &Entry| entry.first.and_then(|pid| self.processes.get(&pid));
-        changed |= self.entries.values().filter_map(first).any(|known| known.seen < YOUNG);
+        changed |= self.processes.has_young(self.entries.values().filter_map(|entry| entry.first));
         Ok(changed)
-    }
-
-    /// The processes that namespaces are tied to are looked at each time: one that moved holds nothing any more.
-    fn look_at_ties(&mut self, proc: &Path) -> bool {
-        let mut changed = false;
-        for entry in self.entries.values() {
-            if let Tie::Process(pid) = entry.tie
-                && let Some(known) = self.processes.get_mut(&pid)
-            {
-                let inode = inode_of(proc, &known.process);
-                changed |= std::mem::replace(&mut known.inode, inode) != inode;
-            }
-        }
-        changed
     }
 
     /// Brings the names up to date, and says whether they have changed.
@@ -246,12 +165,8 @@ impl Scanner {
     /// Names and processes by namespace.
     fn wanted(&self, host: &Inner) -> BTreeMap<u64, Wanted> {
         let mut wanted: BTreeMap<u64, Wanted> = BTreeMap::new();
-        for (pid, known) in &self.processes {
-            if let Ok(inode) = known.inode
-                && !known.process.of_kernel
-            {
-                wanted.entry(inode).or_default().processes.push(*pid);
-            }
+        for (pid, inode) in self.processes.namespaces() {
+            wanted.entry(inode).or_default().processes.push(pid);
         }
         if host.live {
             for (folder, path) in self.folders.iter().zip(&host.paths.netns) {
@@ -270,17 +185,8 @@ impl Scanner {
     /// at. In a container process 1 can be the container's; a namespace that is known not to be the first one is never
     /// called the host's.
     fn host_inode(&self, host: &Inner) -> Option<u64> {
-        let first = self.processes.get(&1).and_then(|k| k.inode.ok()).or(host.own_inode)?;
+        let first = self.processes.namespace(1).or(host.own_inode)?;
         (host.own_is_initial || host.own_inode != Some(first)).then_some(first)
-    }
-
-    fn unreadable_processes(&self) -> Unreadable {
-        let hidden = || self.processes.values().filter(|k| !k.process.of_kernel && k.inode.is_err());
-        let why = hidden().next().map(|k| {
-            let error = io::Error::from_raw_os_error(k.inode.err().unwrap_or_default());
-            format!("namespace of process {} ({}): {error}", k.process.pid, k.process.comm)
-        });
-        Unreadable { processes: hidden().count(), namespaces: 0, why }
     }
 
     fn drop_gone(&mut self, host: &Inner, wanted: &BTreeMap<u64, Wanted>) {
@@ -290,7 +196,7 @@ impl Scanner {
                 Tie::Name(folder, name) => {
                     wanted.get(inode).is_some_and(|w| w.names.iter().any(|(f, n)| f == folder && n == name))
                 }
-                Tie::Process(pid) => processes.get(pid).is_some_and(|k| k.inode == Ok(*inode)),
+                Tie::Process(pid) => processes.namespace(*pid) == Some(*inode),
                 Tie::None => wanted.contains_key(inode),
             };
             let keep = holds && entry.netns.is_live();
@@ -309,7 +215,7 @@ impl Scanner {
             return Ok(());
         }
         let gone = || io::Error::from(io::ErrorKind::NotFound);
-        let first = self.first_of(want);
+        let first = self.processes.first(&want.processes).map(|process| process.pid);
         let (netns, tie) = if !host.live {
             (host.open_tree(first.ok_or_else(gone)?, inode), Tie::None)
         } else if host.own_inode == Some(inode) {
@@ -331,22 +237,17 @@ impl Scanner {
         Ok(())
     }
 
-    fn first_of(&self, want: &Wanted) -> Option<u32> {
-        let started = |pid: &&u32| self.processes.get(pid).map(|k| (k.process.started, **pid));
-        want.processes.iter().min_by_key(started).copied()
-    }
-
     fn found(&mut self, host: &Inner, inode: u64, want: Wanted, host_inode: Option<u64>) -> Option<Found> {
-        let first = self.first_of(&want);
-        let young = first.and_then(|pid| self.processes.get(&pid)).is_some_and(|k| k.seen < YOUNG);
+        let first = self.processes.first(&want.processes).cloned();
+        let pid = first.as_ref().map(|process| process.pid);
         let entry = self.entries.get_mut(&inode)?;
-        if entry.first != first || young {
-            entry.first = first;
-            entry.cgroups = first.map(|pid| process::cgroups(&host.paths.proc, pid)).unwrap_or_default();
+        if entry.first != pid || pid.is_some_and(|pid| self.processes.is_young(pid)) {
+            entry.first = pid;
+            entry.cgroups = pid.map(|pid| process::cgroups(&host.paths.proc, pid)).unwrap_or_default();
         }
         let is_host = Some(inode) == host_inode;
         let in_pods = if is_host && host.tell_pods.load(Ordering::Relaxed) {
-            in_pods(&mut self.processes, &host.paths.proc, &want.processes)
+            self.processes.in_pods(&host.paths.proc, &want.processes)
         } else {
             Vec::new()
         };
@@ -354,35 +255,10 @@ impl Scanner {
             netns: Arc::clone(&entry.netns),
             host: is_host,
             names: want.names.into_iter().map(|(_, name)| name).collect(),
-            first: first.and_then(|pid| Some(self.processes.get(&pid)?.process.clone())),
+            first,
             processes: want.processes.into(),
             cgroups: entry.cgroups.clone(),
             in_pods,
         })
     }
-}
-
-/// Which of these processes are in a cgroup that names a pod.
-fn in_pods(known: &mut BTreeMap<u32, Known>, proc: &Path, pids: &[u32]) -> Vec<(u32, Arc<[String]>)> {
-    let mut found = Vec::new();
-    for pid in pids {
-        let Some(known) = known.get_mut(pid) else { continue };
-        let paths = known.in_pod.get_or_insert_with(|| paths_of_pods(proc, *pid));
-        if !paths.is_empty() {
-            found.push((*pid, Arc::clone(paths)));
-        }
-    }
-    found
-}
-
-fn paths_of_pods(proc: &Path, pid: u32) -> Arc<[String]> {
-    let mut paths = process::cgroups(proc, pid);
-    paths.retain(|path| path.contains("pod"));
-    paths.sort();
-    paths.dedup();
-    paths.into()
-}
-
-fn inode_of(proc: &Path, process: &Process) -> Result<u64, i32> {
-    process::netns_inode(proc, process.pid).map_err(|e| e.raw_os_error().unwrap_or(libc::EIO))
 }
