@@ -68,6 +68,33 @@ struct Table {
     owners: HashMap<IpAddr, Vec<NetnsKey>>,
 }
 
+impl Table {
+    fn is_fresh(&self, topology: &Arc<Topology>, now: Instant) -> bool {
+        let limit = if self.missed { MISSED } else { FRESH };
+        Arc::ptr_eq(&self.topology, topology)
+            && self.read.is_some_and(|at| now.saturating_duration_since(at) < limit)
+    }
+
+    fn fill(
+        &mut self,
+        topology: &Arc<Topology>,
+        now: Instant,
+        asked: impl Iterator<Item = (NetnsKey, Option<Vec<IpAddr>>)>,
+    ) {
+        self.topology = Arc::clone(topology);
+        self.read = Some(now);
+        self.missed = false;
+        self.owners.clear();
+        for (key, addresses) in asked {
+            // One that has ended has none; one that cannot be asked now is asked again soon.
+            self.missed |= addresses.is_none();
+            for address in addresses.into_iter().flatten().collect::<HashSet<IpAddr>>() {
+                self.owners.entry(address).or_default().push(key);
+            }
+        }
+    }
+}
+
 /// The addresses of every namespace, read when events need them.
 #[derive(Debug)]
 pub struct Peers {
@@ -84,27 +111,13 @@ impl Peers {
     /// Reads the addresses again if they may be out of date. 15 us for each namespace.
     pub fn refresh(&self, topology: &Arc<Topology>) {
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
-        let same = Arc::ptr_eq(&table.topology, topology);
-        let age = table.read.map(|at| at.elapsed());
-        let limit = if table.missed { MISSED } else { FRESH };
-        if same && age.is_some_and(|age| age < limit) {
+        let now = Instant::now();
+        if table.is_fresh(topology, now) {
             return;
         }
-        table.topology = Arc::clone(topology);
-        table.read = Some(Instant::now());
-        table.missed = false;
-        table.owners.clear();
-        for (_, ns) in topology.iter() {
-            let Some(netns) = self.host.netns(ns.key) else { continue };
-            // One that has ended has none; one that cannot be asked now is asked again soon.
-            let addresses = netns.addresses().unwrap_or_else(|_| {
-                table.missed = true;
-                Vec::new()
-            });
-            for address in addresses.into_iter().collect::<HashSet<IpAddr>>() {
-                table.owners.entry(address).or_default().push(ns.key);
-            }
-        }
+        let asked =
+            topology.iter().filter_map(|(_, ns)| Some((ns.key, self.host.netns(ns.key)?.addresses().ok())));
+        table.fill(topology, now, asked);
     }
 
     /// Whose the ends of a flow are that are not in `own`.
@@ -178,6 +191,26 @@ mod tests {
         assert_eq!(passing(Some(a), here(&[a]), here(&[b])), (None, None));
         assert_eq!(passing(Some(b), here(&[a]), here(&[b])), (None, None));
         assert_eq!(passing(None, here(&[a]), here(&[b])), (None, None), "nobody knows where it was");
+    }
+
+    #[test]
+    fn a_namespace_that_cannot_be_asked_is_asked_again_within_a_second() {
+        let topology = Arc::new(Topology::default());
+        let (mut table, start) = (Table::default(), Instant::now());
+        let address = IpAddr::from([10, 9, 0, 1]);
+        let fresh_after = |table: &Table, time| table.is_fresh(&topology, start + time);
+        assert!(!fresh_after(&table, Duration::ZERO), "nothing was read yet");
+
+        let refused = [(NetnsKey(1), Some(vec![address])), (NetnsKey(2), None)];
+        table.fill(&topology, start, refused.into_iter());
+        assert_eq!(table.owners[&address], [NetnsKey(1)], "the others are known all the same");
+        assert!(fresh_after(&table, MISSED / 2) && !fresh_after(&table, MISSED));
+
+        let answered = [(NetnsKey(1), Some(vec![address; 2])), (NetnsKey(2), Some(vec![address]))];
+        table.fill(&topology, start, answered.into_iter());
+        assert_eq!(table.owners[&address], [NetnsKey(1), NetnsKey(2)], "each once");
+        assert!(fresh_after(&table, MISSED) && !fresh_after(&table, FRESH));
+        assert!(!table.is_fresh(&Arc::new(Topology::default()), start), "other namespaces");
     }
 
     #[test]
