@@ -57,11 +57,19 @@ count() {
     fi
 }
 
-# boot: the VM of $release. An emulated CPU now and then runs an instruction of a tracepoint that another one is just patching,
-# which ends the kernel ("Oops: int3" in whatever ran there): then it is booted once more.
+# boot: the VM of $release, and whether it ran to its end.
 boot() {
     setpriv --pdeathsig KILL -- "$here/boot.sh" "$store/$release" "$scratch/initramfs" "$results" "$limit" 2>&1 |
         tee "$scratch/console"
+}
+
+# boot_again: the same. An emulated CPU now and then runs an instruction of a tracepoint that another one is just patching,
+# which ends the kernel ("Oops: int3" in whatever ran there): then it is booted once more.
+boot_again() {
+    boot && return
+    grep -q 'Oops: int3' "$scratch/console" || return 1
+    printf '== %s: once more\n' "$release"
+    boot
 }
 
 printf '\n== build\n'
@@ -87,9 +95,7 @@ for meta in "${kernels[@]}"; do
     results=$store/results/$release
     # The others keep what they did the last time.
     [ "$suites" != "$every" ] || rm -rf "$results"
-    if ! boot && { ! grep -q 'Oops: int3' "$scratch/console" || { echo "== once more" && ! boot; }; }; then
-        fail 1 "$release: the VM did not finish"
-    fi
+    boot_again || fail 1 "$release: the VM did not finish"
     for suite in $suites; do
         count "$release" "$results" "$suite"
     done
