@@ -17,12 +17,30 @@ pub fn cpu(pid: u32) -> Duration {
 
 /// CPU time of the whole machine so far, of all CPUs and whoever it was for.
 pub fn machine() -> Duration {
-    let stat = read("/proc/stat");
-    // user nice system idle iowait irq softirq steal
-    let fields = stat.lines().next().unwrap_or_default().split_whitespace().skip(1).take(8);
-    let ticks = fields.map(|field| field.parse::<u64>().unwrap_or_default()).enumerate();
-    let used: u64 = ticks.filter(|(place, _)| ![3, 4].contains(place)).map(|(_, ticks)| ticks).sum();
+    let used: u64 = cpus().iter().map(|cpu| cpu.used).sum();
     Duration::from_nanos(used * 1_000_000_000 / TICKS_A_SECOND)
+}
+
+/// What a CPU did so far.
+#[derive(Debug, Clone, Copy)]
+pub struct Ticks {
+    /// For whomever it was.
+    pub used: u64,
+    pub idle: u64,
+}
+
+/// What each CPU did so far, in their order.
+pub fn cpus() -> Vec<Ticks> {
+    let stat = read("/proc/stat");
+    let lines = stat.lines().skip(1).take_while(|line| line.starts_with("cpu"));
+    let ticks = |line: &str| {
+        // user nice system idle iowait irq softirq steal
+        let fields = line.split_whitespace().skip(1).take(8);
+        let fields: Vec<u64> = fields.map(|field| field.parse().unwrap_or_default()).collect();
+        let idle = fields.iter().skip(3).take(2).sum();
+        Ticks { used: fields.iter().sum::<u64>() - idle, idle }
+    };
+    lines.map(ticks).collect()
 }
 
 /// CPU time since it was `then`.

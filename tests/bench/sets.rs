@@ -142,12 +142,20 @@ fn rest(agent: &Agent) {
     }
 }
 
+/// Which way a figure is lost.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Worse {
+    Less,
+    More,
+    /// It is told and not compared.
+    Neither,
+}
+
 /// A figure of every set, beside that of no probes.
 pub struct Column<'a, T> {
     pub head: &'a str,
     pub of: fn(&T) -> f64,
-    /// Whether it is worse to have more of it.
-    pub less_is_better: bool,
+    pub worse: Worse,
     /// Which sets lose at most how many percent.
     pub budgets: &'a [(&'a str, f64)],
 }
@@ -161,16 +169,23 @@ pub fn report<T>(sets: &[Set], found: &[Vec<T>], columns: &[Column<'_, T>]) {
     println!("against the turn of no probes beside it, give or take its standard error\n");
     print!("{:>18}", "");
     for column in columns {
-        print!(" {:>9} {:>14}", column.head, if column.less_is_better { "longer %" } else { "less %" });
+        print!(" {:>10}", column.head);
+        match column.worse {
+            Worse::Less => print!(" {:>13}", "less %"),
+            Worse::More => print!(" {:>13}", "more %"),
+            Worse::Neither => {}
+        }
     }
     println!();
     for (set, mine) in sets.iter().zip(found) {
         print!("{:>18}", set.what);
         for column in columns {
-            let lost = lost(column, mine, &found[0]);
-            let middle = median(mine.iter().map(column.of).collect());
-            let cell = format!("{:.1} +- {:.1}", median(lost.clone()), error(&lost));
-            print!(" {middle:>9.2} {cell:>14}");
+            print!(" {:>10.2}", median(mine.iter().map(column.of).collect()));
+            if column.worse != Worse::Neither {
+                let lost = lost(column, mine, &found[0]);
+                let cell = format!("{:.1} +- {:.1}", median(lost.clone()), error(&lost));
+                print!(" {cell:>13}");
+            }
         }
         println!();
     }
@@ -193,6 +208,10 @@ pub fn report<T>(sets: &[Set], found: &[Vec<T>], columns: &[Column<'_, T>]) {
 fn lost<T>(column: &Column<'_, T>, mine: &[T], none: &[T]) -> Vec<f64> {
     let pairs = mine.iter().zip(none).map(|(mine, none)| ((column.of)(mine), (column.of)(none)));
     pairs
-        .map(|(mine, none)| if column.less_is_better { 0.0 - loss(none, mine) } else { loss(none, mine) })
+        .map(
+            |(mine, none)| {
+                if column.worse == Worse::More { 0.0 - loss(none, mine) } else { loss(none, mine) }
+            },
+        )
         .collect()
 }

@@ -6,11 +6,12 @@
 
 use std::process::{Command, Stdio};
 
-use super::sets::{Column, Set, alternate, asked, report};
+use super::measure::{TICKS_A_SECOND, Ticks, cpus};
+use super::sets::{Column, Set, Worse, alternate, asked, report};
 use netsonde_tests::{Pair, Running, shell};
 
 const TURNS: usize = 25;
-const SECONDS: &str = "2";
+const SECONDS: f64 = 2.0;
 /// The CPU of the end that sends.
 const SENDERS: usize = 0;
 const BUDGETS: &[(&str, f64)] = &[("the default set", 2.0), ("every probe", 8.0)];
@@ -28,10 +29,38 @@ pub fn run() {
     let mut server = pair.b.mortal("iperf3");
     server.args(["--server", "--bind", "10.9.0.2"]).stdout(Stdio::null()).stderr(Stdio::null());
     let _server = Running::start(&mut server);
-    let found = alternate(turns, &sets, &pair.b, || gigabits(&pair, &congestion));
-    println!("\niperf3 ({congestion}) over a veth, sender and receiver on a CPU each;");
-    let gigabits = Column { head: "Gbit/s", of: |turn| *turn, less_is_better: false, budgets: BUDGETS };
-    report(&sets, &found, &[gigabits]);
+    let found = alternate(turns, &sets, &pair.b, || turn(&pair, &congestion));
+    println!(
+        "\niperf3 ({congestion}) over a veth, sender and receiver on a CPU each; how much of each CPU was used,"
+    );
+    println!("and the CPU time of the whole machine for a gigabyte;");
+    let column = |head, of, worse, budgets| Column { head, of, worse, budgets };
+    report(
+        &sets,
+        &found,
+        &[
+            column("Gbit/s", |turn: &Turn| turn.gigabits, Worse::Less, BUDGETS),
+            column("sender %", |turn| turn.sender, Worse::Neither, &[]),
+            column("receiver %", |turn| turn.receiver, Worse::Neither, &[]),
+            column("ms/GB", |turn| turn.cpu / turn.gigabytes(), Worse::More, &[]),
+        ],
+    );
+}
+
+struct Turn {
+    /// A second.
+    gigabits: f64,
+    /// How much of each end's CPU was used, in percent.
+    sender: f64,
+    receiver: f64,
+    /// Milliseconds of all CPUs.
+    cpu: f64,
+}
+
+impl Turn {
+    fn gigabytes(&self) -> f64 {
+        self.gigabits / 8.0 * SECONDS
+    }
 }
 
 /// What it is sent with.
@@ -65,9 +94,31 @@ fn steer(pair: &Pair) {
     }
 }
 
+fn turn(pair: &Pair, congestion: &str) -> Turn {
+    let before = cpus();
+    let gigabits = gigabits(pair, congestion);
+    let did: Vec<Ticks> = cpus()
+        .iter()
+        .zip(&before)
+        .map(|(now, then)| Ticks { used: now.used - then.used, idle: now.idle.saturating_sub(then.idle) })
+        .collect();
+    let used = |cpu: usize| did[cpu].used as f64 * 100.0 / (did[cpu].used + did[cpu].idle).max(1) as f64;
+    let all: u64 = did.iter().map(|cpu| cpu.used).sum();
+    let cpu = (all * 1000 / TICKS_A_SECOND) as f64;
+    Turn { gigabits, sender: used(SENDERS), receiver: used(receivers()), cpu }
+}
+
 fn gigabits(pair: &Pair, congestion: &str) -> f64 {
     let mut client = pair.a.command("iperf3");
-    client.args(["--client", "10.9.0.2", "--time", SECONDS, "--congestion", congestion, "--json"]);
+    client.args([
+        "--client",
+        "10.9.0.2",
+        "--time",
+        &SECONDS.to_string(),
+        "--congestion",
+        congestion,
+        "--json",
+    ]);
     client.args(["--affinity", &format!("{SENDERS},{}", receivers())]).stdin(Stdio::null());
     let answer = shell::output(&mut client);
     let json: serde_json::Value =

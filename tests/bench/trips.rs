@@ -4,7 +4,7 @@
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
-use super::sets::{Column, Set, alternate, asked, report};
+use super::sets::{Column, Set, Worse, alternate, asked, report};
 use netsonde_tests::Pair;
 
 const TURNS: usize = 100;
@@ -22,7 +22,7 @@ pub fn run() {
     let pair = Pair::v4("trips");
     let found = alternate(turns, &sets, &pair.b, || turn(&pair));
     println!("\nround trips of one byte over a veth;");
-    let column = |head, of, budgets| Column { head, of, less_is_better: true, budgets };
+    let column = |head, of, budgets| Column { head, of, worse: Worse::More, budgets };
     report(
         &sets,
         &found,
