@@ -180,6 +180,9 @@ fn three_hundred_namespaces_come_and_go_during_scrapes() {
                 }
             }
         }
+        // The last ones go only when a page was begun after they had moved everything.
+        let then = scrapes.load(Ordering::Relaxed);
+        until_true("two more pages", 10 * SECOND, || scrapes.load(Ordering::Relaxed) >= then + 2);
     });
     let (scrapes, seen) = (scrapes.into_inner(), seen.into_inner().expect("nobody panicked"));
     netsonde_tests::note(&format!(
