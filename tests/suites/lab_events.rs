@@ -239,7 +239,10 @@ sinks: [{{name: file, args: {{path: {}, queue: {{events: 200000, bytes: 26843545
         let drops = delta.grew_in_all(&pair.b, "netsonde_packetloss_drops_total", &[]);
         let suppressed = delta.grew_in_all(&pair.b, "netsonde_packetloss_suppressed_events_total", &[]);
         let lost = delta.grew_in_all(&pair.b, "netsonde_packetloss_lost_events_total", &[]);
-        let told = fs::read_to_string(&file).unwrap_or_default().lines().filter(own).count() as u64;
+        let written = fs::read_to_string(&file).unwrap_or_default();
+        // The agent may be in the middle of a line.
+        let whole = written.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        let told = whole.lines().filter(own).count() as u64;
         (drops, told, suppressed, lost)
     };
     let (drops, told, suppressed, lost) =
