@@ -219,6 +219,10 @@ impl Pair {
     pub fn new(hint: &str) -> Self {
         let pair = Self::v4(hint);
         for (ns, own, other) in [(&pair.a, 1, 2), (&pair.b, 2, 1)] {
+            // Otherwise the kernel asks within the next second whether anybody has its link-local address, and for routers.
+            for asks in ["dad_transmits", "router_solicitations"] {
+                ns.sysctl(&format!("net/ipv6/conf/eth0/{asks}"), "0");
+            }
             ns.sysctl("net/ipv6/conf/all/disable_ipv6", "0");
             ns.sysctl("net/ipv6/conf/eth0/disable_ipv6", "0");
             ns.run(&format!("ip addr add fd09::{own}/64 dev eth0 nodad"));
